@@ -1,0 +1,104 @@
+-- Hands ai-proxy and ai-proxy-advanced over to the plugin server, and does around it what only Lua
+-- inside Kong can do. Found before Kong's own plugins of these names through lua_package_path.
+-- Used by Kong 3.4 and later; `balancer_data` and the upstream_* variables are Kong's own.
+
+local plugin_servers = require("kong.runloop.plugin_servers")
+
+local NOWHERE = "ai-proxy.invalid" -- a name that never resolves (RFC 6761)
+local MODEL_HEADER = "X-Kong-LLM-Model"
+local FORWARDED = { "for", "proto", "host", "port", "path", "prefix" }
+
+local shim = {}
+
+local function handed_over(name, found, what)
+  if not found or type(what) ~= "table" then
+    error("no plugin server offers " .. name .. ": add it to pluginserver_names in kong.conf, "
+      .. "as `kong-ai-proxy kong-conf` prints it")
+  end
+  return what
+end
+
+-- Every value in `node` that came from a vault, as {table, key}. Kong says which in `$refs`, beside
+-- the values; a reference that is itself a table lists those of an array or a map.
+local function vault_values(node, found)
+  for key, reference in pairs(node["$refs"] or {}) do
+    if type(reference) ~= "table" then
+      found[#found + 1] = { node, key }
+    elseif type(node[key]) == "table" then
+      for inner in pairs(reference) do
+        found[#found + 1] = { node[key], inner }
+      end
+    end
+  end
+  for key, child in pairs(node) do
+    if key ~= "$refs" and type(child) == "table" then
+      vault_values(child, found)
+    end
+  end
+  return found
+end
+
+local known = setmetatable({}, { __mode = "k" }) -- configuration -> its vault values, last seen
+
+-- Kong renews a rotated secret inside the configuration it has, and starts a new instance at the
+-- plugin server only when __seq__ has changed.
+local function renew_instance_if_rotated(conf)
+  local state = known[conf]
+  if not state then
+    state = { values = vault_values(conf, {}), seq = tostring(conf.__seq__), rotations = 0 }
+    known[conf] = state
+  end
+  local seen = {}
+  for i, place in ipairs(state.values) do
+    seen[i] = tostring(place[1][place[2]])
+  end
+  seen = table.concat(seen, "\0")
+  if state.seen and state.seen ~= seen then
+    state.rotations = state.rotations + 1
+    conf.__seq__ = state.seq .. "." .. state.rotations
+  end
+  state.seen = seen
+end
+
+-- The plugin server answers for retries and timeouts, and must name the target: until it has, the
+-- request has nowhere to go. Type "name" lets it name a host where the Service has an IP address.
+local function take_over_balancing(balancer, conf)
+  local limits = conf.balancer or {}
+  balancer.type, balancer.host = "name", NOWHERE
+  balancer.retries = 0
+  balancer.connect_timeout = limits.connect_timeout or balancer.connect_timeout
+  balancer.send_timeout = limits.write_timeout or balancer.send_timeout
+  balancer.read_timeout = limits.read_timeout or balancer.read_timeout
+end
+
+function shim.schema(name)
+  return handed_over(name, plugin_servers.load_schema(name))
+end
+
+function shim.handler(name)
+  local external = handed_over(name, plugin_servers.load_plugin(name))
+  local handler = { PRIORITY = external.PRIORITY, VERSION = external.VERSION }
+
+  function handler:access(conf)
+    local balancer = ngx.ctx.balancer_data
+    renew_instance_if_rotated(conf)
+    take_over_balancing(balancer, conf)
+    external.access(external, conf)
+    if balancer.host == NOWHERE then -- failed without an answer: older Kongs and MsgPack only log it
+      return kong.response.exit(500, { error = { message = name .. " failed before proxying" } })
+    end
+    for _, part in ipairs(FORWARDED) do -- nginx sends no header whose value is empty
+      ngx.var["upstream_x_forwarded_" .. part] = ""
+    end
+  end
+
+  function handler:header_filter()
+    if kong.response.get_status() ~= 200 then
+      kong.response.clear_header(MODEL_HEADER)
+    end
+  end
+
+  return handler
+end
+
+return shim

@@ -1,0 +1,1 @@
+return require("kong.ai_proxy_shim").handler("ai-proxy-advanced")
