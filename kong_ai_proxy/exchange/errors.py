@@ -1,0 +1,36 @@
+"""Answers of our own: why a request does not reach the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+BAD_REQUEST = 400
+METHOD_NOT_ALLOWED = 405
+CONTENT_TOO_LARGE = 413
+UNSUPPORTED_MEDIA_TYPE = 415
+HEADERS_TOO_LARGE = 431
+SERVER_ERROR = 500
+
+
+class Refused(Exception):  # noqa: N818 - an outcome for the client, not a fault of the program
+    """The request ends here with `status` and an error in the client's format."""
+
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+    def answer(self) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of the answer, with OpenAI's error shape."""
+        body = orjson.dumps({"error": {"message": printable(self.message)}})
+        return self.status, body, {"content-type": "application/json", **self.headers}
+
+
+def printable(text: str) -> str:
+    """`text` with bytes that were not UTF-8 shown as \\xNN."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

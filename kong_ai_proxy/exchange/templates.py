@@ -1,0 +1,184 @@
+"""A target's model with its templates: `$(headers.x)`, `$(uri_captures.x)`, `$(query_params.x)`.
+
+Templates stand in `model.name` and in every string below `model.options`. They are found once,
+when the configuration arrives; a model without any costs nothing for a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+from urllib.parse import parse_qsl, quote
+
+from pydantic import BaseModel
+
+from kong_ai_proxy.config.models import Model
+from kong_ai_proxy.config.templating import Template, TemplateError, compile_template
+from kong_ai_proxy.exchange.address import no_dot_segments
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.messages import ClientRequest
+
+_M = TypeVar("_M", bound=BaseModel)
+_MAX_QUERY_FIELDS = 1000
+_SEGMENT_SAFE = "-._~!$&'()*+,;=:@"  # what RFC 3986 allows in a path segment
+_HOST_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_URL = re.compile(r"(?P<origin>[^:/?#]+://[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
+
+Expand = Callable[["Sources"], str]
+
+
+class Sources:
+    """What a request offers to templates."""
+
+    def __init__(self, request: ClientRequest) -> None:
+        self.headers = {name: values[0] for name, values in request.headers.items() if values}
+        self.captures = dict(request.captures)
+        self.query = _query(request.query)
+
+    def encoded(self, encode: Callable[[str], str]) -> _Encoded:
+        """The same with every value passed through `encode` when it is used."""
+        return _Encoded(self, encode)
+
+
+class _Encoded(Sources):
+    def __init__(self, plain: Sources, encode: Callable[[str], str]) -> None:
+        self.headers = _Lazy(plain.headers, encode)
+        self.captures = _Lazy(plain.captures, encode)
+        self.query = _Lazy(plain.query, encode)
+
+
+class _Lazy(dict[str, str]):
+    """A dict whose values are encoded when they are looked up, so that only those are checked."""
+
+    def __init__(self, plain: Mapping[str, str], encode: Callable[[str], str]) -> None:
+        super().__init__(plain)
+        self._encode = encode
+
+    def __getitem__(self, key: str) -> str:
+        return self._encode(super().__getitem__(key))
+
+    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        return self[key] if key in self else default
+
+
+def _query(raw: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            raw,
+            keep_blank_values=True,
+            errors="surrogateescape",
+            max_num_fields=_MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise Refused(BAD_REQUEST, f"more than {_MAX_QUERY_FIELDS} query parameters") from None
+    return dict(reversed(pairs))  # the first of several counts
+
+
+class ModelTemplate:
+    """A configured model that is completed for each request."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._tree = _compile(model)
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Which of `headers`, `uri_captures` and `query_params` the templates use."""
+        texts = " ".join(_texts(self._model)) if self._tree else ""
+        names = ("headers", "uri_captures", "query_params")
+        return frozenset(name for name in names if f"$({name}." in texts)
+
+    def resolve(self, request: ClientRequest) -> Model:
+        """The model for this request. Raises Refused (400) for what the request lacks."""
+        if not self._tree:
+            return self._model
+        try:
+            return _resolve(self._model, self._tree, Sources(request))
+        except TemplateError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
+
+
+_Tree = dict[str, "Expand | _Tree"]
+
+
+def _compile(record: BaseModel) -> _Tree:
+    tree: _Tree = {}
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if isinstance(value, BaseModel):
+            if below := _compile(value):
+                tree[name] = below
+        elif isinstance(value, str) and (expand := _expander(name, value)):
+            tree[name] = expand
+    return tree
+
+
+def _texts(record: BaseModel) -> Iterator[str]:
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if isinstance(value, BaseModel):
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield value
+
+
+def _expander(field: str, text: str) -> Expand | None:
+    template = compile_template(text)
+    if template is None:
+        return None
+    if field == "upstream_url":
+        return _url_expander(text)
+    return lambda sources: _utf8(_expand(template, sources))
+
+
+def _expand(template: Template, sources: Sources) -> str:
+    return template.expand(sources.headers, sources.captures, sources.query)
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused(BAD_REQUEST, "a templated value is not UTF-8") from None
+    return text
+
+
+def _url_expander(url: str) -> Expand:
+    """Expands each part of a URL with values that cannot leave that part."""
+    match = _URL.fullmatch(url)
+    parts = match.groups() if match else (url, "", "")
+    encoders = (_host_part, _segment, _query_value)
+    expands = [_part_expander(*part) for part in zip(parts, encoders, strict=True)]
+    return lambda sources: "".join(expand(sources) for expand in expands)
+
+
+def _part_expander(text: str, encode: Callable[[str], str]) -> Expand:
+    template = compile_template(text)
+    if template is None:
+        return lambda _: text
+    return lambda sources: _expand(template, sources.encoded(encode))
+
+
+def _host_part(value: str) -> str:
+    if not _HOST_PART.fullmatch(value) or ".." in value:
+        raise Refused(BAD_REQUEST, "a templated part of a host name may have letters, digits, '-'")
+    return value
+
+
+def _segment(value: str) -> str:
+    return quote(no_dot_segments(value), safe=_SEGMENT_SAFE, errors="surrogateescape")
+
+
+def _query_value(value: str) -> str:
+    return quote(value, safe="-._~", errors="surrogateescape")
+
+
+def _resolve(record: _M, tree: _Tree, sources: Sources) -> _M:
+    update: dict[str, object] = {}
+    for name, node in tree.items():
+        if callable(node):
+            update[name] = node(sources)
+        else:
+            update[name] = _resolve(getattr(record, name), node, sources)
+    return record.model_copy(update=update)

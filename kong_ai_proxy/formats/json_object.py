@@ -1,0 +1,127 @@
+"""A JSON object as it was sent: checked whole, changed only where it must be.
+
+A chat request is mostly text that nobody here needs to look at. So the body is parsed once to be
+sure of it, its top-level members are located, and a change is spliced in: what is not changed goes
+on byte for byte, with its numbers, escapes and unknown fields as the client wrote them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import orjson
+
+_SPACE = rb"[ \t\n\r]*+"
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE, re.DOTALL)
+_SCALAR = re.compile(_STRING + rb"|[^,}\]\s]++", re.DOTALL)
+# Everything up to and with the next bracket that is not inside a string.
+_TO_BRACKET = re.compile(
+    rb'[^"{}\[\]]*+(?:' + _STRING + rb'[^"{}\[\]]*+)*+([{}\[\]])',
+    re.DOTALL,
+)
+_SEPARATOR = re.compile(_SPACE + rb"[,}]")
+
+REMOVED = object()
+"""The value that takes a member out, for `JsonObject.edited`."""
+
+
+class JsonError(ValueError):
+    """The bytes are not a JSON object that everybody reads the same way."""
+
+
+class _Member(NamedTuple):
+    """Where one member stands: offsets of its key and its value."""
+
+    key_start: int
+    value_start: int
+    value_end: int
+
+
+class JsonObject:
+    """A parsed JSON object together with its text.
+
+    `value` is the object as Python data and must not be changed; `edited` gives changed bytes.
+    """
+
+    __slots__ = ("_members", "raw", "value")
+
+    def __init__(self, raw: bytes) -> None:
+        """Parse `raw`. Raises JsonError, saying where, unless it is one JSON object in UTF-8
+        without a member named twice.
+
+        Two parsers that disagree about which of two members counts would let a request past a
+        rule (RFC 8259 section 4 leaves it open), so a repeated name is refused.
+        """
+        self.raw = raw
+        self.value = _loads(raw)
+        self._members = _members(raw)
+
+    def edited(self, changes: Mapping[str, object]) -> bytes:
+        """The object with `changes` made: a new value, or REMOVED; absent names are added.
+
+        Without changes the original bytes are returned, not a copy.
+        """
+        if not changes:
+            return self.raw
+        view = memoryview(self.raw)
+        parts: list[bytes | memoryview] = []
+        for name, member in self._members.items():
+            if name not in changes:
+                parts.append(view[member.key_start : member.value_end])
+            elif changes[name] is not REMOVED:
+                parts.append(_member(name, changes[name]))
+        for name, value in changes.items():
+            if name not in self._members and value is not REMOVED:
+                parts.append(_member(name, value))
+        return b"{" + b",".join(parts) + b"}"
+
+
+def _loads(raw: bytes) -> dict[str, object]:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise JsonError(f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise JsonError(f"expected a JSON object, got {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _members(raw: bytes) -> dict[str, _Member]:
+    """The top-level members of `raw`, which is known to be a valid JSON object."""
+    members: dict[str, _Member] = {}
+    at = raw.index(b"{") + 1
+    while match := _KEY.match(raw, at):
+        name = orjson.loads(match[1])
+        if name in members:
+            raise JsonError(f"the member {name!r} occurs twice")
+        end = _value_end(raw, match.end())
+        members[name] = _Member(match.start(1), match.end(), end)
+        separator = _SEPARATOR.match(raw, end)
+        at = separator.end() if separator else len(raw)
+    return members
+
+
+def _value_end(raw: bytes, start: int) -> int:
+    if raw[start] not in b"{[":
+        scalar = _SCALAR.match(raw, start)
+        return scalar.end() if scalar else start
+    depth = 0
+    at = start
+    while bracket := _TO_BRACKET.match(raw, at):
+        at = bracket.end()
+        depth += 1 if bracket[1] in b"{[" else -1
+        if depth == 0:
+            break
+    return at
+
+
+def _member(name: str, value: object) -> bytes:
+    return orjson.dumps(name) + b":" + orjson.dumps(value)

@@ -1,0 +1,22 @@
+"""What a provider is: where it lives, and what its own endpoint does not accept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One provider. Everything here can be read off the provider's API reference."""
+
+    name: str
+    base_url: str
+    """Scheme, host and port of the provider's own endpoint."""
+    paths: Mapping[str, str]
+    """The path of each route type; a route type that is not here is not supported."""
+    refused: frozenset[str] = frozenset()
+    """Parameters that the provider's own endpoint answers with an error; they are dropped."""
+    completion_tokens_models: re.Pattern[str] | None = None
+    """Models that take `max_completion_tokens` and refuse `max_tokens`."""
