@@ -6,7 +6,7 @@ Text that came off the wire (paths, queries, header values) is `str` decoded as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,10 +36,20 @@ class PluginEntity:
 
 @dataclass(slots=True)
 class Body:
-    """The client's request body: in memory up to nginx's buffer (8 kB), else in a file."""
+    """The client's request body: in memory up to nginx's buffer (8 kB), else in a file.
+
+    Where the Route has `request_buffering: false` it is still on its way when plugins run: `load`
+    reads it to its end, and must be awaited before `content` or `file` is looked at.
+    """
 
     content: bytes = b""
     file: Path | None = None
+    pending: Callable[[], Awaitable[None]] | None = None
+
+    async def load(self) -> None:
+        """Wait until the whole body is here; at once when it already is."""
+        if self.pending is not None:
+            await self.pending()
 
 
 @dataclass(slots=True)
