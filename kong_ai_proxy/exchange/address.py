@@ -52,9 +52,7 @@ def split_url(url: str) -> Address:
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise Refused(SERVER_ERROR, f"upstream_url {url!r}: expected http(s)://host[:port][/path]")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(
-        parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], parts.path, parts.query
-    )
+    return Address(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], parts.path, parts.query)
 
 
 def no_dot_segments(path: str) -> str:

@@ -94,9 +94,7 @@ class Attempt:
         requested = self._requested_model()
         own = {self._model.name, self._model.model_alias}
         if self._model.name and requested is not None and requested not in own:
-            raise Refused(
-                BAD_REQUEST, f"cannot use own model - must be: {self._model.name}"
-            )
+            raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self._model.name}")
         if not self._model.name and requested is None and self._route_type != openai.PRESERVE:
             raise Refused(
                 BAD_REQUEST, "model parameter not found in request, nor in gateway configuration"
@@ -147,9 +145,7 @@ class Attempt:
         names = (self._auth.header_name, self._auth.param_name)
         return {name.lower() for name in names if name}
 
-    def _changed_body(
-        self, changes: BodyChanges, credentials: sign.Credentials
-    ) -> bytes | None:
+    def _changed_body(self, changes: BodyChanges, credentials: sign.Credentials) -> bytes | None:
         members = {**changes.members, **credentials.body}
         if not members:
             return None

@@ -17,9 +17,7 @@ SERVER_ERROR = 500
 class Refused(Exception):  # noqa: N818 - an outcome for the client, not a fault of the program
     """The request ends here with `status` and an error in the client's format."""
 
-    def __init__(
-        self, status: int, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message

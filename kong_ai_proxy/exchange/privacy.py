@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from urllib.parse import quote, unquote_plus, urlencode
+from urllib.parse import parse_qsl, quote, unquote_plus, urlencode
 
 # Kong's and the connection's own. Kong and the relay handle the hop-by-hop ones themselves.
 _INTERNAL_PREFIXES = ("x-consumer-", "x-credential-", "x-kong-", "x-forwarded-")
@@ -61,3 +61,18 @@ def joined(raw: str, parameters: Mapping[str, str]) -> str:
     """The raw query with more parameters, encoded."""
     added = urlencode(parameters, quote_via=quote)
     return "&".join(part for part in (raw, added) if part)
+
+
+def redacted(raw: str, secret: Collection[str], mark: str) -> str:
+    """The raw query with the values of these parameters replaced by `mark`."""
+    parts = raw.split("&") if raw else []
+    return "&".join(f"{p.partition('=')[0]}={mark}" if _name(p) in secret else p for p in parts)
+
+
+def first_values(raw: str) -> dict[str, str]:
+    """The parameters of a raw query, decoded; of several with one name the first.
+
+    Raises ValueError for more than 1,000.
+    """
+    pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=1000)
+    return dict(reversed(pairs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -18,9 +18,9 @@ from kong_ai_proxy.config.templating import Template, TemplateError, compile_tem
 from kong_ai_proxy.exchange.address import no_dot_segments
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
+from kong_ai_proxy.exchange.privacy import first_values
 
 _M = TypeVar("_M", bound=BaseModel)
-_MAX_QUERY_FIELDS = 1000
 _SEGMENT_SAFE = "-._~!$&'()*+,;=:@"  # what RFC 3986 allows in a path segment
 _HOST_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _URL = re.compile(r"(?P<origin>[^:/?#]+://[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
@@ -34,11 +34,18 @@ class Sources:
     def __init__(self, request: ClientRequest) -> None:
         self.headers = {name: values[0] for name, values in request.headers.items() if values}
         self.captures = dict(request.captures)
-        self.query = _query(request.query)
+        self.query = _first_values(request.query)
 
     def encoded(self, encode: Callable[[str], str]) -> _Encoded:
         """The same with every value passed through `encode` when it is used."""
         return _Encoded(self, encode)
+
+
+def _first_values(query: str) -> dict[str, str]:
+    try:
+        return first_values(query)
+    except ValueError as error:
+        raise Refused(BAD_REQUEST, f"query: {error}") from None
 
 
 class _Encoded(Sources):
@@ -60,19 +67,6 @@ class _Lazy(dict[str, str]):
 
     def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
         return self[key] if key in self else default
-
-
-def _query(raw: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(
-            raw,
-            keep_blank_values=True,
-            errors="surrogateescape",
-            max_num_fields=_MAX_QUERY_FIELDS,
-        )
-    except ValueError:
-        raise Refused(BAD_REQUEST, f"more than {_MAX_QUERY_FIELDS} query parameters") from None
-    return dict(reversed(pairs))  # the first of several counts
 
 
 class ModelTemplate:

@@ -1,0 +1,37 @@
+# Every target makes what it needs: a machine with Python 3.11 is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: dev test lint types bench schemas clean
+
+dev: $(STAMP)  ## plugin server, stand-in for Kong and provider on 127.0.0.1:8000
+	@exec $(BIN)/kong-ai-proxy dev $(ARGS)
+
+test: $(STAMP) lint  ## everything CI runs
+	$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)  ## figures side by side, from one run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+schemas: $(STAMP)  ## regenerate schemas/ from the configuration's models
+	$(BIN)/python -m kong_ai_proxy.config.export
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "kong-ai-proxy needs Python 3.11 or later as '$(PYTHON)': apt-get install python3, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "the module venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
