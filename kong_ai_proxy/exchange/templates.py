@@ -66,7 +66,7 @@ class _Lazy(dict[str, str]):
         return self._encode(super().__getitem__(key))
 
     def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401 - dict.get skips __getitem__
 
 
 class ModelTemplate:
