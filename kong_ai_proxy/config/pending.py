@@ -1,0 +1,136 @@
+"""What a valid configuration may ask for and this version does not bring yet.
+
+This is the only list of it. A request that needs an entry is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One thing that is not there yet: its name, the field that asks for it, and whether it does.
+
+    `field` is relative to the target when `of_target`, else to `config`.
+    """
+
+    name: str
+    field: str
+    asks: Callable[[Config, Target], bool]
+    of_target: bool = True
+
+    @property
+    def message(self) -> str:
+        """What an operator is told."""
+        return f"{self.name} is not available in this version of kong-ai-proxy"
+
+
+def _provider(name: str) -> Pending:
+    return Pending(
+        f"model.provider {name}", "model.provider", lambda _, target: target.model.provider == name
+    )
+
+
+def _route_type(name: str) -> Pending:
+    return Pending(f"route_type {name}", "route_type", lambda _, target: target.route_type == name)
+
+
+def _llm_format(name: str) -> Pending:
+    return Pending(
+        f"llm_format {name}",
+        "llm_format",
+        lambda config, _: config.llm_format == name,
+        of_target=False,
+    )
+
+
+def _logging(name: str) -> Pending:
+    field = f"logging.{name}"
+    return Pending(field, field, lambda _, target: bool(getattr(target.logging, name)))
+
+
+def _auth(name: str) -> Pending:
+    field = f"auth.{name}"
+    return Pending(field, field, lambda _, target: bool(getattr(target.auth, name)))
+
+
+def _acls(config: Config, _: Target) -> bool:
+    return isinstance(config, AiProxyAdvanced) and bool(config.acls.allow or config.acls.deny)
+
+
+def _semantic(config: Config, _: Target) -> bool:
+    return isinstance(config, AiProxyAdvanced) and config.balancer.algorithm == "semantic"
+
+
+def _several_targets(config: Config, _: Target) -> bool:
+    """Whether more than one target can answer the same request."""
+    aliases = [target.model.model_alias for target in config.targets]
+    return len(aliases) > 1 and (None in aliases or len(set(aliases)) < len(aliases))
+
+
+PENDING: tuple[Pending, ...] = (
+    _provider("anthropic"),
+    _provider("azure"),
+    _provider("bedrock"),
+    _provider("cerebras"),
+    _provider("cohere"),
+    _provider("dashscope"),
+    _provider("databricks"),
+    _provider("deepseek"),
+    _provider("gemini"),
+    _provider("huggingface"),
+    _provider("llama2"),
+    _provider("mistral"),
+    _provider("ollama"),
+    _provider("vllm"),
+    _provider("xai"),
+    _route_type("audio/v1/audio/speech"),
+    _route_type("audio/v1/audio/transcriptions"),
+    _route_type("audio/v1/audio/translations"),
+    _route_type("image/v1/images/edits"),
+    _route_type("image/v1/images/generations"),
+    _route_type("llm/v1/assistants"),
+    _route_type("llm/v1/batches"),
+    _route_type("llm/v1/files"),
+    _route_type("llm/v1/responses"),
+    _route_type("realtime/v1/realtime"),
+    _route_type("video/v1/videos/generations"),
+    _llm_format("anthropic"),
+    _llm_format("bedrock"),
+    _llm_format("cohere"),
+    _llm_format("gemini"),
+    _llm_format("huggingface"),
+    _logging("log_payloads"),
+    _logging("log_statistics"),
+    _auth("aws_access_key_id"),
+    _auth("aws_secret_access_key"),
+    _auth("azure_use_managed_identity"),
+    _auth("gcp_use_service_account"),
+    Pending("several targets", "targets", _several_targets, of_target=False),
+    Pending("acls", "acls", _acls, of_target=False),
+    # Brings embeddings and vectordb, which have no other use.
+    Pending("balancer.algorithm semantic", "balancer.algorithm", _semantic, of_target=False),
+)
+
+
+def pending(config: Config, target: Target | None = None) -> tuple[str, ...]:
+    """Messages for what `config` asks for and this version does not bring.
+
+    With `target`, only what concerns that target or the whole configuration.
+    """
+    targets = config.targets if target is None else (target,)
+    return tuple(dict.fromkeys(entry.message for _, entry in asked(config, targets)))
+
+
+def asked(config: Config, targets: tuple[Target, ...]) -> Iterator[tuple[int, Pending]]:
+    """Each entry that `config` asks for, with the index in `targets` of the target that does."""
+    for entry in PENDING:
+        for index, target in enumerate(targets):
+            if entry.asks(config, target):
+                yield index, entry
+                if not entry.of_target:
+                    break
