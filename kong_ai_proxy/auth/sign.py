@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from kong_ai_proxy.config.models import Auth
+from kong_ai_proxy.config import Auth
 
 
 class AuthError(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kong_ai_proxy.config.models import Target
+from kong_ai_proxy.config import Target
 
 
 class UnknownModelError(ValueError):

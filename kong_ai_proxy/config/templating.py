@@ -8,7 +8,7 @@ clients see them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 SOURCES = ("headers", "uri_captures", "query_params")
@@ -33,24 +33,26 @@ class Template:
     text: str
     parts: tuple[str | _Placeholder, ...]
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """Which of SOURCES the placeholders read."""
+        return frozenset(part.source for part in self.parts if not isinstance(part, str))
+
     def expand(
         self,
         headers: Mapping[str, str],
         captures: Mapping[str, str],
         query: Mapping[str, str],
+        encode: Callable[[str], str] = str,
     ) -> str:
-        """The text with every placeholder replaced.
+        """The text with every placeholder replaced by its value, passed through `encode`.
 
-        `captures` are the Route's named captures. Header names compare case-insensitively.
-        Raises TemplateError when the request lacks a value.
+        `headers` have lower-case names, `captures` are the Route's named captures. Raises
+        TemplateError when the request lacks a value.
         """
-        sources = {
-            "headers": {name.lower(): value for name, value in headers.items()},
-            "uri_captures": captures,
-            "query_params": query,
-        }
+        values = dict(zip(SOURCES, (headers, captures, query), strict=True))
         return "".join(
-            part if isinstance(part, str) else _value(part, sources[part.source])
+            part if isinstance(part, str) else encode(_value(part, values[part.source]))
             for part in self.parts
         )
 

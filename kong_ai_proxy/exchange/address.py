@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
-from kong_ai_proxy.config.models import Model
+from kong_ai_proxy.config import Model
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest
 from kong_ai_proxy.formats.openai import PRESERVE

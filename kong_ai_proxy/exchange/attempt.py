@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from kong_ai_proxy.auth import sign
-from kong_ai_proxy.config.models import Model, Target
+from kong_ai_proxy.config import Model, Target
 from kong_ai_proxy.exchange import privacy
 from kong_ai_proxy.exchange.address import address
 from kong_ai_proxy.exchange.conversion import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kong_ai_proxy.config.models import Model
+from kong_ai_proxy.config import Model
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Provider

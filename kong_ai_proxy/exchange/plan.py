@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates
-from kong_ai_proxy.config.models import Config, Target
+from kong_ai_proxy.config import Config, Target
 from kong_ai_proxy.config.pending import pending
 from kong_ai_proxy.exchange.attempt import Attempt, Rules
 from kong_ai_proxy.exchange.errors import (
@@ -54,7 +54,7 @@ class Plan:
         if self._pending:
             raise Refused(
                 SERVER_ERROR,
-                f"{', '.join(self._pending)}: not available in this version of kong-ai-proxy",
+                "; ".join(self._pending),
             )
 
     def needs_body(self, request: ClientRequest) -> bool:

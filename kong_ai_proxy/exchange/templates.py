@@ -7,13 +7,13 @@ when the configuration arrives; a model without any costs nothing for a request.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from kong_ai_proxy.config.models import Model
+from kong_ai_proxy.config import Model
 from kong_ai_proxy.config.templating import Template, TemplateError, compile_template
 from kong_ai_proxy.exchange.address import no_dot_segments
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
@@ -36,9 +36,9 @@ class Sources:
         self.captures = dict(request.captures)
         self.query = _first_values(request.query)
 
-    def encoded(self, encode: Callable[[str], str]) -> _Encoded:
-        """The same with every value passed through `encode` when it is used."""
-        return _Encoded(self, encode)
+    def expand(self, template: Template, encode: Callable[[str], str] = str) -> str:
+        """The template with this request's values. Raises TemplateError."""
+        return template.expand(self.headers, self.captures, self.query, encode)
 
 
 def _first_values(query: str) -> dict[str, str]:
@@ -46,27 +46,6 @@ def _first_values(query: str) -> dict[str, str]:
         return first_values(query)
     except ValueError as error:
         raise Refused(BAD_REQUEST, f"query: {error}") from None
-
-
-class _Encoded(Sources):
-    def __init__(self, plain: Sources, encode: Callable[[str], str]) -> None:
-        self.headers = _Lazy(plain.headers, encode)
-        self.captures = _Lazy(plain.captures, encode)
-        self.query = _Lazy(plain.query, encode)
-
-
-class _Lazy(dict[str, str]):
-    """A dict whose values are encoded when they are looked up, so that only those are checked."""
-
-    def __init__(self, plain: Mapping[str, str], encode: Callable[[str], str]) -> None:
-        super().__init__(plain)
-        self._encode = encode
-
-    def __getitem__(self, key: str) -> str:
-        return self._encode(super().__getitem__(key))
-
-    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        return self[key] if key in self else default  # noqa: SIM401 - dict.get skips __getitem__
 
 
 class ModelTemplate:
@@ -79,9 +58,8 @@ class ModelTemplate:
     @property
     def sources(self) -> frozenset[str]:
         """Which of `headers`, `uri_captures` and `query_params` the templates use."""
-        texts = " ".join(_texts(self._model)) if self._tree else ""
-        names = ("headers", "uri_captures", "query_params")
-        return frozenset(name for name in names if f"$({name}." in texts)
+        templates = map(compile_template, _texts(self._model))
+        return frozenset().union(*(each.sources for each in templates if each))
 
     def resolve(self, request: ClientRequest) -> Model:
         """The model for this request. Raises Refused (400) for what the request lacks."""
@@ -123,11 +101,7 @@ def _expander(field: str, text: str) -> Expand | None:
         return None
     if field == "upstream_url":
         return _url_expander(text)
-    return lambda sources: _utf8(_expand(template, sources))
-
-
-def _expand(template: Template, sources: Sources) -> str:
-    return template.expand(sources.headers, sources.captures, sources.query)
+    return lambda sources: sources.expand(template, _utf8)
 
 
 def _utf8(text: str) -> str:
@@ -151,7 +125,7 @@ def _part_expander(text: str, encode: Callable[[str], str]) -> Expand:
     template = compile_template(text)
     if template is None:
         return lambda _: text
-    return lambda sources: _expand(template, sources.encoded(encode))
+    return lambda sources: sources.expand(template, encode)
 
 
 def _host_part(value: str) -> str:
