@@ -18,46 +18,45 @@ local function handed_over(name, found, what)
   return what
 end
 
--- Every value in `node` that came from a vault, as {table, key}. Kong says which in `$refs`, beside
--- the values; a reference that is itself a table lists those of an array or a map.
-local function vault_values(node, found)
+-- The values in `node` that came from a vault. Kong says which in `$refs`, beside the values; a
+-- reference that is itself a table lists those of an array or a map.
+local function vault_values(node, values)
   for key, reference in pairs(node["$refs"] or {}) do
     if type(reference) ~= "table" then
-      found[#found + 1] = { node, key }
+      values[#values + 1] = tostring(node[key])
     elseif type(node[key]) == "table" then
       for inner in pairs(reference) do
-        found[#found + 1] = { node[key], inner }
+        values[#values + 1] = tostring(node[key][inner])
       end
     end
   end
   for key, child in pairs(node) do
     if key ~= "$refs" and type(child) == "table" then
-      vault_values(child, found)
+      vault_values(child, values)
     end
   end
-  return found
+  return values
 end
 
-local known = setmetatable({}, { __mode = "k" }) -- configuration -> its vault values, last seen
+-- Configuration -> { seq, rotations, seen }, or false where nothing comes from a vault. Must hold no
+-- part of the configuration itself: LuaJIT's weak keys would then never be collected.
+local known = setmetatable({}, { __mode = "k" })
 
 -- Kong renews a rotated secret inside the configuration it has, and starts a new instance at the
 -- plugin server only when __seq__ has changed.
 local function renew_instance_if_rotated(conf)
   local state = known[conf]
-  if not state then
-    state = { values = vault_values(conf, {}), seq = tostring(conf.__seq__), rotations = 0 }
-    known[conf] = state
+  if state == false then
+    return
   end
-  local seen = {}
-  for i, place in ipairs(state.values) do
-    seen[i] = tostring(place[1][place[2]])
-  end
-  seen = table.concat(seen, "\0")
-  if state.seen and state.seen ~= seen then
-    state.rotations = state.rotations + 1
+  local values = vault_values(conf, {})
+  local seen = table.concat(values, "\0")
+  if state == nil then
+    known[conf] = #values > 0 and { seq = tostring(conf.__seq__), rotations = 0, seen = seen }
+  elseif state.seen ~= seen then
+    state.seen, state.rotations = seen, state.rotations + 1
     conf.__seq__ = state.seq .. "." .. state.rotations
   end
-  state.seen = seen
 end
 
 -- The plugin server answers for retries and timeouts, and must name the target: until it has, the

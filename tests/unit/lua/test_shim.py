@@ -1,0 +1,224 @@
+"""The shim under LuaJIT, with stand-ins for nginx's and Kong's Lua modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lupa.luajit21 import LuaError, LuaRuntime
+
+from kong_ai_proxy.lua.path import lua_package_path
+
+# What the shim meets inside Kong. `server.access` is the plugin server's part of a request; the
+# vars table keeps the order in which things happen in `trace`.
+_KONG = """
+trace = {}
+server = { PRIORITY = 770, VERSION = "1.2.3", schema = { name = "ai-proxy" } }
+function server:access(conf)
+  trace[#trace + 1] = "server"
+  type_seen, host_seen, conf_seen, self_seen = ngx.ctx.balancer_data.type,
+    ngx.ctx.balancer_data.host, conf, self
+  if answer then answer(conf) end
+end
+offered = { ["ai-proxy"] = true, ["ai-proxy-advanced"] = true }
+package.loaded["kong.runloop.plugin_servers"] = {
+  load_plugin = function(name)
+    if offered[name] then return true, server end
+    return false, "no plugin found"
+  end,
+  load_schema = function(name)
+    if offered[name] then return true, server.schema end
+    return false, "no plugin found"
+  end,
+}
+variables = { upstream_x_forwarded_for = "203.0.113.9" }
+ngx = {
+  ctx = { balancer_data = { type = "ipv4", host = "192.0.2.1", port = 80, retries = 5,
+    connect_timeout = 1, send_timeout = 2, read_timeout = 3 } },
+  var = setmetatable({}, { __newindex = function(_, key, value)
+    trace[#trace + 1] = key
+    variables[key] = value
+  end }),
+}
+function set_target(host)
+  ngx.ctx.balancer_data.host, ngx.ctx.balancer_data.port = host, 443
+end
+status, cleared = 200, {}
+kong = { response = {
+  exit = function(code, body) exit_status, exit_message = code, body.error.message end,
+  get_status = function() return status end,
+  clear_header = function(name) cleared[name] = true end,
+} }
+"""
+
+
+@pytest.fixture
+def lua() -> LuaRuntime:
+    runtime = LuaRuntime(unpack_returned_tuples=True)
+    runtime.execute(_KONG)
+    runtime.globals().package.path = lua_package_path()
+    return runtime
+
+
+def handler(lua: LuaRuntime, name: str = "ai-proxy") -> Any:
+    return lua.eval(f'require("kong.plugins.{name}.handler")')
+
+
+def access(lua: LuaRuntime, conf: str = "{ __seq__ = 7 }", answer: str = "set_target('up')") -> Any:
+    """One request: what the plugin server does is `answer`. Gives Lua's globals."""
+    lua.execute(f"conf = conf or {conf}; answer = function(conf) {answer} end")
+    lua.globals().handler = handler(lua)
+    lua.execute("handler:access(conf)")
+    return lua.globals()
+
+
+@pytest.mark.parametrize("name", ["ai-proxy", "ai-proxy-advanced"])
+def test_it_takes_priority_version_and_schema_from_the_plugin_server(
+    lua: LuaRuntime, name: str
+) -> None:
+    assert handler(lua, name).PRIORITY == 770
+    assert handler(lua, name).VERSION == "1.2.3"
+    schema = lua.eval(f'require("kong.plugins.{name}.schema")')
+    assert schema.name == "ai-proxy"
+
+
+@pytest.mark.parametrize("module", ["handler", "schema"])
+def test_a_plugin_that_no_server_offers_is_an_error_that_says_what_to_add(
+    lua: LuaRuntime, module: str
+) -> None:
+    lua.execute('offered["ai-proxy"] = nil')
+    with pytest.raises(LuaError, match="add it to pluginserver_names") as failure:
+        lua.eval(f'require("kong.plugins.ai-proxy.{module}")')
+    # Kong reads this phrase as "not installed", and would fall back to its own plugin.
+    assert f"module 'kong.plugins.ai-proxy.{module}' not found" not in str(failure.value)
+
+
+def test_the_plugin_server_gets_its_own_table_and_the_configuration(lua: LuaRuntime) -> None:
+    access(lua)
+    assert lua.eval("self_seen == server and conf_seen == conf")
+
+
+def test_a_service_with_an_ip_address_becomes_a_name_before_the_target_is_set(
+    lua: LuaRuntime,
+) -> None:
+    assert access(lua).type_seen == "name"
+
+
+def test_the_target_that_the_plugin_server_set_stays(lua: LuaRuntime) -> None:
+    balancer = access(lua).ngx.ctx.balancer_data
+    assert (balancer.host, balancer.port) == ("up", 443)
+
+
+def test_without_a_target_the_request_ends_with_500_and_goes_nowhere(lua: LuaRuntime) -> None:
+    seen = access(lua, answer="")
+    assert (seen.exit_status, seen.exit_message) == (500, "ai-proxy failed before proxying")
+    assert seen.ngx.ctx.balancer_data.host == "ai-proxy.invalid"
+    assert list(seen.trace.values()) == ["server"]
+
+
+def test_an_error_on_the_way_to_the_plugin_server_goes_up_and_the_request_nowhere(
+    lua: LuaRuntime,
+) -> None:
+    with pytest.raises(LuaError, match="connection refused"):
+        access(lua, answer="error('connection refused')")
+    assert lua.globals().ngx.ctx.balancer_data.host == "ai-proxy.invalid"
+
+
+def test_a_plugin_server_without_access_is_an_error(lua: LuaRuntime) -> None:
+    lua.execute("server.access = nil")
+    with pytest.raises(LuaError):
+        access(lua)
+    assert lua.globals().ngx.ctx.balancer_data.host == "ai-proxy.invalid"
+
+
+def test_kong_retries_nothing(lua: LuaRuntime) -> None:
+    assert access(lua).ngx.ctx.balancer_data.retries == 0
+
+
+def test_timeouts_are_the_balancers_where_the_configuration_has_them(lua: LuaRuntime) -> None:
+    limits = "{ connect_timeout = 10, write_timeout = 20, read_timeout = 30 }"
+    data = access(lua, f"{{ __seq__ = 7, balancer = {limits} }}").ngx.ctx.balancer_data
+    assert (data.connect_timeout, data.send_timeout, data.read_timeout) == (10, 20, 30)
+
+
+def test_timeouts_are_the_services_otherwise(lua: LuaRuntime) -> None:
+    data = access(lua).ngx.ctx.balancer_data
+    assert (data.connect_timeout, data.send_timeout, data.read_timeout) == (1, 2, 3)
+
+
+def test_forwarded_headers_are_emptied_after_the_plugin_server_could_read_them(
+    lua: LuaRuntime,
+) -> None:
+    seen = access(lua)
+    parts = ("for", "proto", "host", "port", "path", "prefix")
+    assert list(seen.trace.values()) == ["server", *(f"upstream_x_forwarded_{p}" for p in parts)]
+    assert set(seen.variables.values()) == {""}
+
+
+@pytest.mark.parametrize(("status", "kept"), [(200, True), (201, False), (400, False), (503, False)])
+def test_the_model_header_is_kept_on_200_only(lua: LuaRuntime, status: int, kept: bool) -> None:
+    lua.globals().status = status
+    lua.globals().handler = handler(lua)
+    lua.execute("handler:header_filter({})")
+    assert ("X-Kong-LLM-Model" not in dict(lua.globals().cleared)) is kept
+
+
+def test_a_configuration_without_vault_references_keeps_its_sequence(lua: LuaRuntime) -> None:
+    seen = access(lua, "{ __seq__ = 7, auth = { header_value = 'a' } }")
+    seen.conf.auth.header_value = "b"
+    assert access(lua).conf["__seq__"] == 7
+
+
+# How Kong marks what came from a vault: `$refs` beside the values, by field; in it a text for a
+# single value, a table for those of an array or a map.
+_REFERENCES = {
+    "a field": (
+        "{ __seq__ = 7, auth = { header_value = 'a', ['$refs'] = { header_value = '{vault:}' } } }",
+        "conf.auth.header_value",
+    ),
+    "a field at the top": (
+        "{ __seq__ = 7, key = 'a', ['$refs'] = { key = '{vault:}' } }",
+        "conf.key",
+    ),
+    "one of an array": (
+        "{ __seq__ = 7, keys = { 'x', 'a' }, ['$refs'] = { keys = { [2] = '{vault:}' } } }",
+        "conf.keys[2]",
+    ),
+    "one of a map": (
+        "{ __seq__ = 7, map = { k = 'a' }, ['$refs'] = { map = { k = '{vault:}' } } }",
+        "conf.map.k",
+    ),
+    "a target's": (
+        "{ __seq__ = 7, targets = { { auth = { key = 'a', ['$refs'] = { key = '{vault:}' } } } } }",
+        "conf.targets[1].auth.key",
+    ),
+}
+
+
+@pytest.mark.parametrize(("conf", "place"), _REFERENCES.values(), ids=_REFERENCES)
+def test_a_rotated_secret_gives_a_new_sequence_once(lua: LuaRuntime, conf: str, place: str) -> None:
+    sequences = [access(lua, conf).conf["__seq__"], access(lua).conf["__seq__"]]
+    for value in ("'b'", "'c'", "nil"):  # Kong drops a value that its vault no longer has
+        lua.execute(f"{place} = {value}")
+        sequences += [access(lua).conf["__seq__"], access(lua).conf["__seq__"]]
+    assert sequences == [7, 7, "7.1", "7.1", "7.2", "7.2", "7.3", "7.3"]
+
+
+def test_the_new_sequence_is_there_before_the_plugin_server_is_asked(lua: LuaRuntime) -> None:
+    access(lua, _REFERENCES["a field"][0])
+    lua.execute("conf.auth.header_value = 'b'")
+    assert access(lua, answer="seq_seen = conf.__seq__; set_target('up')").seq_seen == "7.1"
+
+
+def test_two_configurations_are_watched_apart(lua: LuaRuntime) -> None:
+    text = _REFERENCES["a field"][0]
+    access(lua, text)
+    lua.execute(f"first = conf; conf = {text}; conf.auth.header_value = 'other'")
+    assert access(lua).conf["__seq__"] == 7
+
+
+def test_a_configuration_that_kong_has_replaced_is_not_kept_alive(lua: LuaRuntime) -> None:
+    access(lua, _REFERENCES["a field at the top"][0])
+    lua.execute("gone = setmetatable({ conf }, { __mode = 'v' }); conf, conf_seen = nil, nil")
+    lua.execute("answer = nil; collectgarbage(); collectgarbage()")
+    assert lua.eval("gone[1] == nil")
