@@ -54,7 +54,8 @@ def parse(plugin: str, config: Mapping[str, object]) -> Config:
         parsed = model.model_validate(config)
     except ValidationError as error:
         problems += field_problems(whole, error)
-    problems += rule_problems(whole, config)
+    wrong = {problem.field for problem in problems}
+    problems += (found for found in rule_problems(whole, config) if found.field not in wrong)
     if parsed is None or problems:
         raise ConfigError(plugin, tuple(dict.fromkeys(problems))) from None
     return parsed

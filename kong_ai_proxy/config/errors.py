@@ -57,9 +57,10 @@ def field_path(loc: tuple[object, ...]) -> str:
 
 def field_problems(shape: Shape, error: ValidationError) -> Iterator[Problem]:
     """What pydantic found, in Kong's words. `shape` is the whole configuration's."""
-    for detail in error.errors(include_url=False, include_context=True):
-        loc = detail["loc"]
-        yield Problem(field_path(loc), _message(shape, detail))
+    for detail in error.errors(include_url=False, include_context=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # pydantic counts the elements that are right
+        yield Problem(field_path(detail["loc"]), _message(shape, detail))
 
 
 def rule_problems(shape: Shape, value: object, path: str = "config") -> Iterator[Problem]:

@@ -148,8 +148,11 @@ Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Templated = Annotated[Text, AfterValidator(_template)]
 """Text that may hold `$(headers.x)` and its like."""
 
-Url = Annotated[Text, AfterValidator(_url)]
-TemplatedUrl = Annotated[Templated, AfterValidator(_url)]
+IS_URL = object()
+"""Marks a text as an address, for the exports."""
+
+Url = Annotated[Text, AfterValidator(_url), IS_URL]
+TemplatedUrl = Annotated[Templated, AfterValidator(_url), IS_URL]
 
 Integer = Annotated[int, BeforeValidator(_integral)]
 Number = float

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic.fields import FieldInfo
 
-from kong_ai_proxy.config.fields import Record
+from kong_ai_proxy.config.fields import IS_URL, Record
 from kong_ai_proxy.config.rules import Rule
 
 Kind = Literal["string", "integer", "number", "boolean", "record", "array", "map"]
@@ -36,6 +36,7 @@ class Shape:
     required: bool = False
     default: object = None
     one_of: tuple[str, ...] = ()
+    url: bool = False
     between: tuple[float, float] | None = None
     gt: float | None = None
     len_min: int | None = None
@@ -94,7 +95,7 @@ def _type_shape(annotation: Any) -> Shape:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         # A text's own minimum length is Kong's rule for every string, not worth an attribute.
-        return _type_shape(args[0])
+        return replace(_type_shape(args[0]), url=IS_URL in args)
     if origin in (Union, types.UnionType):
         return _type_shape(next(arg for arg in args if arg is not type(None)))
     if origin is Literal:
