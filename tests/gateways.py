@@ -117,15 +117,21 @@ def wait_until(condition: Callable[[], _T], what: str, seconds: float = 20.0) ->
         time.sleep(0.02)
 
 
-def processes_with(argument: str) -> list[int]:
-    """Processes that have `argument` on their command line, and all their children."""
-    found: dict[int, None] = {}
+def processes_with(text: str) -> list[int]:
+    """Processes with `text` on their command line: launcher, supervisor and workers of a plugin
+    server all have the path of its socket there."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if argument in process.cmdline():
-                found.update(dict.fromkeys([process.pid]))
-                found.update(dict.fromkeys(p.pid for p in process.children(recursive=True)))
-    return list(found)
+            if text in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+def accepts(path: str) -> bool:
+    """Whether something listens on the Unix socket at `path`."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def conf_lines(socket_path: str, protocol: Protocol) -> dict[str, str]:
@@ -163,7 +169,7 @@ class ManagedServer:
     def wait_until_ready(self) -> None:
         """Until the socket accepts. Raises GatewayError with the server's output otherwise."""
         try:
-            wait_until(self._accepts, "the plugin server's socket")
+            wait_until(lambda: accepts(str(self.socket)), "the plugin server's socket")
         except GatewayError as error:
             self.stop()
             raise GatewayError(f"{error}\n{self.log()}") from None
@@ -187,10 +193,6 @@ class ManagedServer:
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _accepts(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._started = time.monotonic()
@@ -328,8 +330,16 @@ class Kong(RunningGateway):
                     raise GatewayError("Kong took the file but does not serve it")
                 await asyncio.sleep(0.02)
 
+    @abc.abstractmethod
+    def accepts(self) -> bool:
+        """Whether the plugin server's socket accepts connections."""
+
     async def healthy(self) -> bool:
-        """Whether it can be handed to the next test."""
+        """Whether it can be handed to the next test (an earlier one may have killed something)."""
+        try:
+            await asyncio.to_thread(wait_until, self.accepts, "the plugin server")
+        except GatewayError:
+            return False
         try:
             async with httpx.AsyncClient(timeout=5) as client:
                 return (await client.get(f"{self.admin_url}/status")).is_success
@@ -412,6 +422,10 @@ class InstalledKong(Kong):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @override
+    def accepts(self) -> bool:
+        return accepts(self.socket)
+
+    @override
     def all_logs(self) -> str:
         log = self.prefix / "logs" / "error.log"
         return log.read_text(errors="replace") if log.exists() else ""
@@ -426,6 +440,7 @@ class ContainerKong(Kong):
     that it reaches a test's upstream on 127.0.0.1."""
 
     PROGRAM = "/opt/kong-ai-proxy/bin/kong-ai-proxy"
+    PYTHON = "/opt/kong-ai-proxy/bin/python"
 
     @override
     def start(self) -> None:
@@ -448,6 +463,15 @@ class ContainerKong(Kong):
         self._container.stop()
 
     @override
+    def accepts(self) -> bool:
+        code = f"import socket; socket.socket(socket.AF_UNIX).connect({kong_conf.DEFAULT_SOCKET!r})"
+        try:
+            self._execute([self.PYTHON, "-c", code])
+        except GatewayError:
+            return False
+        return True
+
+    @override
     def all_logs(self) -> str:
         out, err = self._container.get_logs()
         return (out + err).decode(errors="replace")
@@ -458,14 +482,15 @@ class ContainerKong(Kong):
 
     @override
     def plugin_server_pids(self) -> list[int]:
-        """As the container numbers them: whatever runs the interpreter of our folder."""
+        """As the container numbers them."""
         code = (
-            "import glob\n"
-            "for f in glob.glob('/proc/[0-9]*/cmdline'):\n"
-            "    if b' serve ' in open(f, 'rb').read().replace(b'\\0', b' '):\n"
-            "        print(f.split('/')[2])\n"
-        )
-        output = self._execute([str(Path(self.PROGRAM).with_name("python")), "-c", code])
+            "import glob, os\n"
+            "for name in glob.glob('/proc/[0-9]*/cmdline'):\n"
+            "    pid = int(name.split('/')[2])\n"
+            "    if pid != os.getpid() and b'%s' in open(name, 'rb').read():\n"
+            "        print(pid)\n"
+        ) % kong_conf.DEFAULT_SOCKET
+        output = self._execute([self.PYTHON, "-c", code])
         return [int(pid) for pid in output.split()]
 
     @override
@@ -549,6 +574,10 @@ class GatewayPool:
             await asyncio.to_thread(kong.stop)
         kong = InstalledKong(plan) if plan.kind == "installed" else ContainerKong(plan)
         await asyncio.to_thread(kong.start)
+        if not await kong.healthy():
+            logs = kong.all_logs()
+            await asyncio.to_thread(kong.stop)
+            raise GatewayError(f"Kong started without a plugin server\n{logs}")
         return kong
 
     def give_back(self, kong: Kong) -> None:

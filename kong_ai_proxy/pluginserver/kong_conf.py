@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kong_ai_proxy.lua.path import lua_package_path
+from kong_ai_proxy.pluginserver.generation import MAX_PATH_BYTES
 
 DEFAULT_SOCKET = "/usr/local/kong/ai-proxy.socket"
 """Where Kong itself looks for the socket of a server called ai-proxy, with its default prefix."""
-
-# sun_path holds 108 bytes on Linux and 104 on macOS, the last one a zero; the server binds a
-# temporary name beside the path before it renames it, and Kong's side writes `unix:` before it.
-_SOCKET_BYTES = 90
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -97,10 +93,10 @@ def _check_socket(path: str) -> None:
     if not path.startswith("/"):
         raise ValueError(f"--socket {path}: expected an absolute path, Kong may start anywhere")
     size = len(path.encode())
-    if size > _SOCKET_BYTES:
+    if size > MAX_PATH_BYTES:
         raise ValueError(
-            f"--socket {path}: {size} bytes, and a Unix socket's path may have {_SOCKET_BYTES} "
-            "here; choose a shorter folder"
+            f"--socket {path}: {size} bytes, while the path of a Unix socket may have "
+            f"{MAX_PATH_BYTES}; choose a shorter one"
         )
 
 

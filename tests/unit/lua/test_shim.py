@@ -155,7 +155,9 @@ def test_forwarded_headers_are_emptied_after_the_plugin_server_could_read_them(
     assert set(seen.variables.values()) == {""}
 
 
-@pytest.mark.parametrize(("status", "kept"), [(200, True), (201, False), (400, False), (503, False)])
+@pytest.mark.parametrize(
+    ("status", "kept"), [(200, True), (201, False), (400, False), (503, False)]
+)
 def test_the_model_header_is_kept_on_200_only(lua: LuaRuntime, status: int, kept: bool) -> None:
     lua.globals().status = status
     lua.globals().handler = handler(lua)
