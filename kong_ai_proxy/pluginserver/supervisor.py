@@ -32,7 +32,7 @@ _STEADY_SECONDS = 10.0  # a worker that lived this long died by chance
 _START_ATTEMPTS = 3  # then a generation of which no worker ever served gives up
 _QUEUE_LOOKS = 100  # 10 ms apart, for the workers to take what waits in a withdrawn socket's queue
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("kong_ai_proxy.pluginserver.supervisor")  # run with -m: not __main__
 
 
 def main(argv: list[str]) -> int:

@@ -24,7 +24,7 @@ from kong_ai_proxy.pluginserver.store import SharedStore
 ORPHAN_SECONDS = 1.0
 """What events under way get when the supervisor is gone."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("kong_ai_proxy.pluginserver.worker")  # run with -m: not __main__
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,157 @@
+"""What `kong-ai-proxy serve` says to options and socket paths that cannot work."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kong_ai_proxy.pluginserver import serve
+from kong_ai_proxy.pluginserver.generation import MAX_PATH_BYTES, Settings, socket_problem
+
+
+def refusal(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What is printed where `argv` is refused."""
+    with pytest.raises(SystemExit) as end:
+        serve.main(list(argv))
+    assert end.value.code == 2
+    return capfd.readouterr().err
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room in a Unix socket's path."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_settings_survive_the_way_to_the_processes() -> None:
+    settings = Settings("/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", "/plugins")
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+def test_the_socket_is_needed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KONG_AI_PROXY_SOCKET", raising=False)
+    assert "pluginserver_ai_proxy_socket" in refusal(capfd)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--workers", "0", "expected a whole number from 1 to 64, got '0'"),
+        ("--workers", "65", "expected a whole number from 1 to 64"),
+        ("--workers", "two", "got 'two'"),
+        ("--drain", "-1", "expected a number of seconds from 0 to 86400, got '-1'"),
+        ("--drain", "nan", "got 'nan'"),
+        ("--event-time-limit", "60", "expected a number of seconds from 0.1 to 59, got '60'"),
+        ("--event-time-limit", "", "got ''"),
+        ("--protocol", "grpc", "expected protobuf or msgpack, got 'grpc'"),
+        ("--log-level", "loud", "expected debug or info or warning or error, got 'loud'"),
+    ],
+)
+def test_an_option_out_of_range_is_named_with_its_range(
+    option: str, value: str, expected: str, short: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capfd, "--socket", str(short / "s"), f"{option}={value}")
+    assert f"argument {option}" in said
+    assert expected in said
+
+
+def test_a_variable_out_of_range_is_named(
+    short: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KONG_AI_PROXY_EVENT_TIME_LIMIT", "61")
+    said = refusal(capfd, "--socket", str(short / "s"))
+    assert "KONG_AI_PROXY_EVENT_TIME_LIMIT: expected a number of seconds" in said
+
+
+def test_variables_stand_for_options_and_the_command_line_wins(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(short)
+    for name, value in {
+        "SOCKET": "relative.socket",
+        "WORKERS": "5",
+        "PROTOCOL": "protobuf",
+        "DRAIN": "0.5",
+        "EVENT_TIME_LIMIT": "7",
+        "LOG_LEVEL": "",
+    }.items():
+        monkeypatch.setenv(f"KONG_AI_PROXY_{name}", value)
+    settings = serve._settings(["--workers", "3"])
+    assert settings == Settings(f"{short.resolve()}/relative.socket", 3, "protobuf", 0.5, 7.0)
+
+
+def test_msgpack_has_one_worker_and_says_so_when_more_were_asked_for(
+    short: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quiet = serve._settings(["--socket", str(short / "s"), "--protocol", "msgpack"])
+    assert (quiet.workers, capfd.readouterr().err) == (1, "")
+    told = serve._settings(["--socket", str(short / "s"), "--protocol=msgpack", "--workers=4"])
+    assert told.workers == 1
+    assert "one worker serves in place of 4" in capfd.readouterr().err
+
+
+def test_a_missing_directory_is_named(short: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert f"there is no directory {short}/none" in refusal(
+        capfd, "--socket", str(short / "none" / "s")
+    )
+
+
+def test_a_path_too_long_for_a_unix_socket_is_measured(short: Path) -> None:
+    room = MAX_PATH_BYTES - len(str(short)) - 1
+    assert socket_problem(str(short / ("s" * room))) is None
+    assert "108 bytes, at most 107" in str(socket_problem(str(short / ("s" * (room + 1)))))
+
+
+def test_a_short_name_leaves_room_for_the_temporary_one(short: Path) -> None:
+    folder = short / ("d" * (MAX_PATH_BYTES - len(str(short)) - 1 - 7))
+    folder.mkdir()
+    assert "too long" in str(socket_problem(str(folder / "s")))
+
+
+def test_the_limit_is_the_kernels(short: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as fits, socket.socket(socket.AF_UNIX) as does_not:
+        fits.bind(str(short / ("s" * (MAX_PATH_BYTES - len(str(short)) - 1))))
+        with pytest.raises(OSError, match="too long"):
+            does_not.bind(str(short / ("t" * (MAX_PATH_BYTES - len(str(short))))))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_not_be_written_names_the_user(short: Path) -> None:
+    short.chmod(0o500)
+    assert f"user {os.geteuid()} may not create files" in str(socket_problem(str(short / "s")))
+    short.chmod(0o700)
+
+
+def test_a_directory_that_may_not_be_written_is_refused(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert "nginx_user" in str(socket_problem(str(short / "s")))
+
+
+def test_what_is_no_socket_is_left_alone(short: Path) -> None:
+    (short / "s").write_text("mine")
+    assert "is not a socket" in str(socket_problem(str(short / "s")))
+
+
+def test_a_stale_socket_may_be_replaced(short: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(short / "s"))
+    assert socket_problem(str(short / "s")) is None
+
+
+def test_help_names_every_option(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        serve.main(["--help"])
+    assert end.value.code == 0
+    said = capfd.readouterr().out
+    for option in ("socket", "workers", "protocol", "drain", "event-time-limit", "log-level"):
+        assert f"--{option} " in said
