@@ -487,9 +487,9 @@ class ContainerKong(Kong):
             "import glob, os\n"
             "for name in glob.glob('/proc/[0-9]*/cmdline'):\n"
             "    pid = int(name.split('/')[2])\n"
-            "    if pid != os.getpid() and b'%s' in open(name, 'rb').read():\n"
-            "        print(pid)\n"
-        ) % kong_conf.DEFAULT_SOCKET
+            "    words = open(name, 'rb').read()\n"
+            f"    if pid != os.getpid() and b'{kong_conf.DEFAULT_SOCKET}' in words: print(pid)\n"
+        )
         output = self._execute([self.PYTHON, "-c", code])
         return [int(pid) for pid in output.split()]
 
