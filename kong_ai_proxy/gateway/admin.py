@@ -153,7 +153,7 @@ async def _kong_errors(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 async def _parameters(request: web.Request) -> dict[str, Any]:
-    """The fields of a JSON body; no body, no fields. Kong takes forms too, the stand-in does not."""
+    """The fields of a JSON body, none without a body. Kong takes forms too, the stand-in not."""
     raw = await request.read()
     if not raw:
         return {}
