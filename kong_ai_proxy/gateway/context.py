@@ -2,11 +2,24 @@
 
 Text that came off the wire (paths, queries, header values) is `str` decoded as UTF-8 with
 `surrogateescape`, so no byte is lost and `encode("utf-8", "surrogateescape")` gives it back.
+
+Who writes what: the HTTP side fills in `Client`, `Upstream` and the entities before the first
+plugin runs; the PDK changes `Upstream`, the `response_*` and log fields and `exit`. Optional
+fields the HTTP side should know of:
+
+- `Upstream.timeouts`, `retries`, `tls_verify`: set by a plugin, they win over the Service's.
+- `RequestContext.forwarded_prefix`: what strip_path took off, sent as X-Forwarded-Prefix.
+- `RequestContext.request_headers`: what `kong.request.get_headers` sees once a plugin has changed
+  a header; the upstream gets `Upstream.headers`, which is changed along with it.
+- `RequestContext.response`: set before the log phase.
+- `Exit.headers` is complete: it has the response headers that plugins set before, and
+  Content-Length; `response_headers` is empty then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +73,7 @@ class Client:
     path: str  # percent-encoding kept, without the query
     query: str  # raw, without "?"
     headers: Headers
+    bare_question_mark: bool = False  # the target ends with "?": Kong keeps it
     http_version: float = 1.1
     scheme: str = "http"
     host: str = "localhost"
@@ -87,6 +101,11 @@ class Upstream:
     body: bytes | None = None
     host_header: str | None = None  # None: `host` (and the port unless it is the scheme's own)
     target_set: bool = False  # set_target was called: balancing is over
+    timeouts: tuple[int, int, int] | None = None  # connect, write, read in ms
+    retries: int | None = None
+    tls_verify: bool | None = None
+    tls_verify_depth: int | None = None
+    buffered: bool = False  # enable_buffering was called
 
 
 @dataclass(slots=True)
@@ -96,6 +115,16 @@ class Exit:
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Response:
+    """What the client was answered with, for the log phase."""
+
+    status: int
+    headers: Headers
+    source: str = "service"  # "service", "exit" or "error"
+    size: int = 0  # bytes sent
 
 
 @dataclass(slots=True)
@@ -114,6 +143,15 @@ class RequestContext:
     captures_match: str = ""  # the whole match: capture 0, which MsgPack:1 sends too
     shared: dict[str, object] = field(default_factory=dict)  # kong.ctx.shared
     serialize_values: dict[str, object] = field(default_factory=dict)
+    serialize_modes: dict[str, str] = field(default_factory=dict)  # keys that are not just "set"
     response_headers: Headers = field(default_factory=list)  # set in access, sent with the answer
     exit: Exit | None = None
     log: list[str] = field(default_factory=list)  # lines for Kong's error log
+    started_at: float = field(default_factory=time.time)  # seconds since 1970
+    forwarded_prefix: str | None = None
+    request_headers: Headers | None = None  # None: `client.headers`
+    request_method: str | None = None  # set by set_method; None: `client.method`
+    request_query: str | None = None  # set by set_raw_query, set_query; None: `client.query`
+    ngx_ctx: dict[str, object] = field(default_factory=dict)  # kong.nginx.set_ctx, get_ctx
+    consumers: Sequence[Mapping[str, object]] = ()  # what load_consumer can find
+    response: Response | None = None

@@ -1,0 +1,180 @@
+"""kong.response: Kong's own answers, and response headers set before the upstream answered."""
+
+from __future__ import annotations
+
+import json
+
+from kong_ai_proxy.gateway import answers
+from kong_ai_proxy.gateway.context import Exit, Headers, RequestContext, Response
+from kong_ai_proxy.gateway.pdk import headers as lines
+from kong_ai_proxy.gateway.pdk.base import (
+    RESPONSE_KNOWN,
+    RESPONSE_OPEN,
+    Call,
+    ExitedError,
+    LuaError,
+    integer,
+    log,
+    lua_type,
+    method,
+    text,
+)
+
+_JSON = "application/json; charset=utf-8"
+_NO_CONTENT = 204
+_ERRORS = 400
+_BODIES = ("body_filter",)
+
+
+def error_exit(ctx: RequestContext, status: int = 500, message: str | None = None) -> None:
+    """Kong's own error answer, as for a plugin that failed."""
+    accept = ", ".join(lines.find(ctx.client.headers, "accept")) or "*/*"
+    found = answers.error(status, message, request_id=ctx.request_id, accept=accept)
+    _answer(ctx, found.status, found.body, found.headers)
+
+
+def _answer(ctx: RequestContext, status: int, body: bytes | None, headers: Headers) -> None:
+    """Response headers set before stay, the answer's own replace them, Content-Length is added."""
+    merged = list(ctx.response_headers)
+    for name in dict.fromkeys(name for name, _ in headers):
+        lines.replace(merged, name, [value for key, value in headers if key == name])
+    given = any(name.lower() == "content-length" for name, _ in headers)
+    if not given and (body is not None or status != _NO_CONTENT):  # nginx sends 204 without
+        lines.replace(merged, "Content-Length", [str(len(body or b""))])
+    ctx.response_headers = []
+    ctx.exit = Exit(status, body or b"", merged)
+
+
+def _dashes(name: str) -> str:
+    """ngx.header takes `_` in a name for `-`."""
+    return name.replace("_", "-")
+
+
+def _is_transfer_encoding(call: Call, name: str) -> bool:
+    if _dashes(name).lower() != "transfer-encoding":
+        return False
+    log(call, "warn", "manually setting Transfer-Encoding. Ignored.")
+    return True
+
+
+@method("response.exit", RESPONSE_OPEN)
+def exit_(call: Call, status: object = None, body: object = None, headers: object = None) -> None:
+    """Ends the request with this answer: raises ExitedError, or LuaError for bad arguments."""
+    code = _code(status, 100)
+    if body is not None and lua_type(body) not in ("string", "table"):
+        raise LuaError("body must be a nil, string or table")
+    if headers is not None and lua_type(headers) != "table":
+        raise LuaError("headers must be a nil or table")
+    found: Headers = []
+    for name, value in lines.check_table({} if headers is None else headers).items():
+        if not _is_transfer_encoding(call, name):
+            found.extend((_dashes(name), line) for line in lines.values(value))
+    content = _content(body)
+    if lua_type(body) == "table" and not any(n.lower() == "content-type" for n, _ in found):
+        found.append(("Content-Type", _JSON))
+    _answer(call.ctx, code, content, found)
+    raise ExitedError
+
+
+def _code(status: object, least: int) -> int:
+    if lua_type(status) != "number":
+        raise LuaError("code must be a number")
+    code = integer(status, f"code must be a number between {least} and 599")
+    if not least <= code <= 599:
+        raise LuaError(f"code must be a number between {least} and 599")
+    return code
+
+
+def _content(body: object) -> bytes | None:
+    if body is None or isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        return body.encode("utf-8", "surrogateescape")
+    encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return encoded.replace("/", "\\/").encode("utf-8", "surrogateescape")  # as lua-cjson does
+
+
+@method("response.error", RESPONSE_OPEN)
+def error(
+    call: Call, status: object = None, message: object = None, headers: object = None
+) -> None:
+    """Ends the request with an error in Kong's own format. Not reachable over ProtoBuf:1."""
+    code = _code(status, _ERRORS)
+    if lua_type(message) == "table":
+        message = json.dumps(message, separators=(",", ":"))
+    if message is not None and lua_type(message) != "string":
+        raise LuaError("message must be a nil, a string or a table")
+    if headers is not None and lua_type(headers) != "table":
+        raise LuaError("headers must be a nil or table")
+    for name, value in lines.check_table({} if headers is None else headers).items():
+        lines.replace(call.ctx.response_headers, _dashes(name), lines.values(value))
+    error_exit(call.ctx, code, None if message is None else text(message, ""))
+    raise ExitedError
+
+
+@method("response.set_status", RESPONSE_OPEN)
+def set_status(call: Call, status: object = None) -> None:
+    """Checked only: the upstream's status, or that of an exit, comes later and wins."""
+    _code(status, 100)
+
+
+@method("response.set_header", RESPONSE_OPEN)
+def set_header(call: Call, name: object = None, value: object = None) -> None:
+    checked = lines.check(name, value)
+    if not _is_transfer_encoding(call, checked):
+        lines.replace(call.ctx.response_headers, _dashes(checked), lines.values(value))
+
+
+@method("response.add_header", RESPONSE_OPEN)
+def add_header(call: Call, name: object = None, value: object = None) -> None:
+    checked = lines.check(name, value)
+    lines.append(call.ctx.response_headers, checked, lines.values(value))
+
+
+@method("response.clear_header", RESPONSE_OPEN)
+def clear_header(call: Call, name: object = None) -> None:
+    wanted = text(name, "header name must be a string")
+    lines.replace(call.ctx.response_headers, _dashes(wanted), [])
+
+
+@method("response.set_headers", RESPONSE_OPEN)
+def set_headers(call: Call, headers: object = None) -> None:
+    for name, value in lines.check_table(headers).items():
+        if not _is_transfer_encoding(call, name):
+            lines.replace(call.ctx.response_headers, _dashes(name), lines.values(value))
+
+
+def _response(call: Call) -> Response:
+    return call.ctx.response or Response(status=0, headers=[], source="error")
+
+
+@method("response.get_status", RESPONSE_KNOWN, in_timer=True)
+def get_status(call: Call) -> int:
+    return _response(call).status
+
+
+@method("response.get_headers", RESPONSE_KNOWN, in_timer=True)
+def get_headers(call: Call, max_headers: object = None) -> dict[str, object]:
+    return lines.table(_response(call).headers)
+
+
+@method("response.get_header", RESPONSE_KNOWN, in_timer=True)
+def get_header(call: Call, name: object = None) -> str | None:
+    found = lines.find(_response(call).headers, text(name, "header name must be a string"))
+    return found[0] if found else None
+
+
+@method("response.get_source", RESPONSE_KNOWN, in_timer=True)
+def get_source(call: Call) -> str:
+    return _response(call).source
+
+
+@method("response.get_raw_body", _BODIES)
+@method("response.set_raw_body", _BODIES)
+@method("service.response.get_status", RESPONSE_KNOWN[:4])
+@method("service.response.get_header", RESPONSE_KNOWN[:4])
+@method("service.response.get_headers", RESPONSE_KNOWN[:4])
+@method("service.response.get_raw_body", RESPONSE_KNOWN[:4])
+def not_in_these_phases(call: Call, *args: object) -> None:
+    """The stand-in runs rewrite, access and log; here Kong refuses these in all of them."""
+    raise LuaError("API disabled in the context of ngx.timer")
