@@ -19,6 +19,7 @@ from typing_extensions import override
 DeckPath: TypeAlias = tuple[str | int, ...]
 """Keys and indexes down to a value, such as `("services", 0, "plugins", 1, "config")`."""
 
+_DEEPEST = 100
 _MOST_VALUES = 1_000_000  # YAML aliases can make a small file endless
 
 
@@ -144,6 +145,7 @@ class _Masked:
     def compose(self) -> yaml.Node:
         """YAML's nodes of the one document in the text."""
         try:
+            self._check_depth()
             node = _Loader(self._text).get_single_node()
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -157,6 +159,15 @@ class _Masked:
         if node is None:
             raise DeckError(self.name, 1, "the file is empty")
         return node  # type: ignore[no-any-return] # PyYAML's stubs do not reach the C loader
+
+    def _check_depth(self) -> None:
+        """Composing calls itself for each level, in C: too many would end the process."""
+        depth = 0
+        for event in yaml.parse(self._text, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise DeckError(self.name, event.start_mark.line + 1, "nested too deeply")
 
 
 class _Reader:

@@ -50,7 +50,8 @@ class Record(BaseModel):
         if isinstance(value, list) and not value:
             return {}
         if isinstance(value, Mapping):
-            return {str(key): item for key, item in value.items() if item is not None}
+            # Kong puts `$refs` into each record that had vault references; null says nothing.
+            return {str(k): item for k, item in value.items() if k != "$refs" and item is not None}
         return value
 
 
