@@ -13,12 +13,14 @@ header and an empty one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from kong_pdk.exception import PDKException
 
 __all__ = ["BodyTooLarge", "HeaderMap", "Kong", "PDKException", "Record", "UriCaptures"]
+
+T = TypeVar("T")
 
 HeaderMap = dict[str, Any]
 """Names to `str`, `list[str]` or True."""
@@ -53,6 +55,9 @@ class Caller(Protocol):
 
     def exit(self, name: str, *args: object) -> NoReturn:
         """Call a method that ends the event."""
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """The result of something awaited on the loop."""
 
 
 class _Namespace:
@@ -531,6 +536,13 @@ class Kong(_Namespace):
     """Kong's PDK for one event. Methods that the event's protocol lacks raise PDKException."""
 
     __slots__ = ()
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """Await something while other events go on: how a handler does I/O.
+
+        Not part of Kong's PDK. The event's time limit goes on counting.
+        """
+        return self._event.wait(awaitable)
 
     @property
     def client(self) -> Client:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
+from kong_ai_proxy.pluginserver.wire import WireError
+
 Protocol = Literal["protobuf", "msgpack"]
 
 WIRE_NAMES: Final[Mapping[Protocol, str]] = {"protobuf": "ProtoBuf:1", "msgpack": "MsgPack:1"}
@@ -160,6 +162,40 @@ _MSGPACK_ONLY: Final[tuple[tuple[str, Argument, Result], ...]] = (
     ("kong.vault.get", "any", "text or none"),
     ("kong.vault.is_reference", "any", "bool"),
 )
+
+
+_TEXT: Final = (str, bytes, bytearray, memoryview)
+_VALUE: Final = (object,)
+_OPTIONAL_MAP: Final = (Mapping, type(None))
+
+_SHAPES: Final[Mapping[Argument, tuple[int, tuple[tuple[type, ...], ...]]]] = {
+    "none": (0, ()),
+    "text": (1, (_TEXT,)),
+    "int": (0, ((int,),)),
+    "bool": (0, ((bool,),)),
+    "bytes": (1, (_TEXT,)),
+    "pair": (2, (_TEXT, _VALUE)),
+    "map": (1, ((Mapping,),)),
+    "target": (2, (_TEXT, (int,))),
+    "exit": (1, ((int,), (*_TEXT, Mapping, list, tuple, type(None)), _OPTIONAL_MAP)),
+    "consumer": (1, (_TEXT, (bool,))),
+    "authenticate": (2, (_OPTIONAL_MAP, _OPTIONAL_MAP)),
+}
+
+
+def check_arguments(method: Method, args: tuple[object, ...]) -> None:
+    """Raise WireError where arguments do not fit: Kong would answer 500 and not tell us."""
+    if method.argument in ("list", "any"):
+        return
+    least, shape = _SHAPES[method.argument]
+    if not least <= len(args) <= len(shape):
+        raise WireError(f"{len(args)} arguments do not fit")
+    for number, (value, types) in enumerate(zip(args, shape, strict=False), 1):
+        wrong_bool = isinstance(value, bool) and types == (int,)
+        if wrong_bool or not isinstance(value, types):
+            expected = " or ".join(kind.__name__ for kind in types)
+            got = type(value).__name__
+            raise WireError(f"argument {number}: expected {expected}, got {got}")
 
 
 def _table() -> dict[str, Method]:

@@ -1,0 +1,133 @@
+"""The plugin server: Kong's connections on one listening Unix socket, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from kong_ai_proxy.pluginserver.events import Events
+from kong_ai_proxy.pluginserver.instances import Instances, Plugin, Store
+from kong_ai_proxy.pluginserver.msgpack_session import EventTable, MsgpackSession
+from kong_ai_proxy.pluginserver.protobuf_session import ProtobufSession
+from kong_ai_proxy.pluginserver.session import Session
+from kong_ai_proxy.pluginserver.wire.methods import Protocol
+
+log = logging.getLogger(__name__)
+
+EVENT_SECONDS: Final = 55.0
+"""The time limit of an event: below the 60 s after which Kong stops waiting for an answer."""
+
+_ACCEPT_PAUSE: Final = 0.1  # where no descriptor is free
+_CLOSE_SECONDS: Final = 1.0  # what is left to a peer that does not read
+
+
+class PluginServer:
+    """Answers Kong's commands and runs the plugins' handlers.
+
+    `plugins`: classes by plugin name. `protocol`: what Kong speaks on the socket, as the dump says.
+    `event_seconds`: the most that an event may take, without the time for which Kong works on its
+    calls; then the client gets a 500. Keep it below 60, Kong's own limit.
+    """
+
+    def __init__(
+        self,
+        plugins: Mapping[str, type[Plugin]],
+        store: Store,
+        *,
+        protocol: Protocol = "protobuf",
+        event_seconds: float = EVENT_SECONDS,
+    ) -> None:
+        self._instances = Instances(plugins, store)
+        self._events = Events(event_seconds)
+        self._protocol = protocol
+        self._table = EventTable()
+        self._sessions: set[Session] = set()
+        self._opening: set[asyncio.Task[object]] = set()
+        self._stopped = asyncio.Event()
+        self._empty = asyncio.Event()  # no connections are left
+
+    @property
+    def events(self) -> int:
+        """Events under way."""
+        return len(self._events)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones among them."""
+        return len(self._sessions)
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Accept connections on a listening Unix socket until stop(). Leaves the socket open.
+
+        Several processes may serve the same socket.
+        """
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        loop.add_reader(sock, self._accept, loop, sock)
+        try:
+            await self._stopped.wait()
+        finally:
+            loop.remove_reader(sock)
+
+    def stop(self) -> None:
+        """Accept no more connections. Those that are open go on, and so do events."""
+        self._stopped.set()
+
+    async def close(self) -> None:
+        """Close what is left. Clients of events under way get a 500."""
+        self.stop()
+        if self._opening:
+            await asyncio.wait(self._opening)
+        for session in list(self._sessions):
+            session.close()
+        if not await self._emptied():
+            for session in list(self._sessions):
+                session.abort()
+            await self._emptied()
+
+    async def _emptied(self) -> bool:
+        if not self._sessions:
+            return True
+        self._empty.clear()
+        try:
+            await asyncio.wait_for(self._empty.wait(), _CLOSE_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+    def _lost(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+
+    def session(self) -> Session:
+        """A new connection's protocol object."""
+        common = self._instances, self._events, self._lost
+        if self._protocol == "msgpack":
+            session: Session = MsgpackSession(self._table, *common)
+        else:
+            session = ProtobufSession(*common)
+        self._sessions.add(session)
+        return session
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        try:
+            connection, _ = sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another process was faster
+        except OSError as error:
+            log.error("cannot accept connections: %s", error.strerror)
+            loop.remove_reader(sock)
+            loop.call_later(_ACCEPT_PAUSE, self._accept_again, loop, sock)
+            return
+        connection.setblocking(False)
+        opening = loop.create_task(loop.connect_accepted_socket(self.session, connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    def _accept_again(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        if not self._stopped.is_set():
+            loop.add_reader(sock, self._accept, loop, sock)
