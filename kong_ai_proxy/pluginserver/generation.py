@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import socket
 import stat
 import time
@@ -103,7 +102,7 @@ class Listener:
     def _bind(self) -> str:
         before = os.umask(0o177)
         try:
-            temporary = os.path.join(self._folder, "." + secrets.token_hex(3))
+            temporary = os.path.join(self._folder, "." + os.urandom(3).hex())
             self.socket.bind(temporary)
         finally:
             os.umask(before)

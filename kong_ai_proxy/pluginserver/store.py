@@ -120,15 +120,15 @@ class SharedStore:
         """Tell the supervisor that this worker serves."""
         _write(self._writer, _READY, 0, b"")
 
-    async def put(self, id: int, plugin: str, config: bytes) -> None:  # noqa: A002
-        """Keep the configuration (JSON) of the instance `id` of `plugin` for all workers."""
-        await self._ask(_PUT, _pack(id, plugin, config))
+    async def put(self, number: int, plugin: str, config: bytes) -> None:
+        """Keep the configuration (JSON) of the instance `number` of `plugin` for all workers."""
+        await self._ask(_PUT, _pack(number, plugin, config))
 
-    async def get(self, id: int) -> tuple[str, bytes] | None:  # noqa: A002
-        """Plugin and configuration of the instance `id`, whichever worker it was started at."""
-        if not 0 < id <= _MAX_ID:
+    async def get(self, number: int) -> tuple[str, bytes] | None:
+        """Plugin and configuration of the instance `number`, whichever worker it was started at."""
+        if not 0 < number <= _MAX_ID:
             return None
-        reply = await self._ask(_GET, _ID.pack(id))
+        reply = await self._ask(_GET, _ID.pack(number))
         return _unpack(reply)[1:] if reply else None
 
     async def close(self) -> None:
@@ -140,24 +140,24 @@ class SharedStore:
     async def _ask(self, kind: int, payload: bytes) -> bytes:
         if self.lost.is_set():
             return b""
-        number = next(self._numbers) & 0xFFFFFFFF
+        request = next(self._numbers) & 0xFFFFFFFF
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = reply
+        self._waiting[request] = reply
         try:
-            _write(self._writer, kind, number, payload)
+            _write(self._writer, kind, request, payload)
             async with asyncio.timeout(self._seconds):
                 return await reply
         except (TimeoutError, OSError):
             return b""
         finally:
-            del self._waiting[number]
+            del self._waiting[request]
 
     async def _read_replies(self, reader: asyncio.StreamReader) -> None:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, OSError):
                 while True:
-                    _, number, payload = await _read(reader)
-                    waiting = self._waiting.get(number)
+                    _, request, payload = await _read(reader)
+                    waiting = self._waiting.get(request)
                     if waiting and not waiting.done():
                         waiting.set_result(payload)
         finally:

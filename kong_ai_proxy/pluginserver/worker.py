@@ -24,6 +24,11 @@ from kong_ai_proxy.pluginserver.store import SharedStore
 ORPHAN_SECONDS = 1.0
 """What events under way get when the supervisor is gone."""
 
+SETTLE_SECONDS = 0.1
+"""Between the last event and the end of its connection. An event is over once its last frames are
+written, but Kong still answers the setters among them, and a request whose answer finds a closed
+connection fails. And on a connection that was just accepted the first event is still to come."""
+
 _log = logging.getLogger("kong_ai_proxy.pluginserver.worker")  # run with -m: not __main__
 
 
@@ -75,11 +80,15 @@ class _Worker:
         return 1 if failed else 0
 
     async def _drain(self, server: PluginServer, store: SharedStore) -> None:
+        """Wait until no event is under way, nor came within the settling time."""
         limit = time.monotonic() + self._settings.drain
-        while server.events and time.monotonic() < limit:
+        quiet = False
+        while not quiet and time.monotonic() < limit:
             if store.lost.is_set():
                 limit = min(limit, time.monotonic() + ORPHAN_SECONDS)
-            await asyncio.sleep(0.02)
+            idle = not server.events
+            await asyncio.sleep(SETTLE_SECONDS if idle else 0.02)
+            quiet = idle and not server.events
 
 
 if __name__ == "__main__":

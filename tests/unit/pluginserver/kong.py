@@ -76,10 +76,10 @@ class Kong:
     ) -> None:
         self.socket.close()
 
-    def start_instance(self, note: str = "") -> int:
-        """Start an instance of the probe; its id."""
+    def start_instance(self, note: str = "", plugin: str = "probe") -> int:
+        """Start an instance; its id."""
         config = json.dumps({"note": note, "__key__": "plugins:" + note, "__plugin_id": note})
-        call = _bytes_field(1, b"probe") + _bytes_field(2, config.encode())
+        call = _bytes_field(1, plugin.encode()) + _bytes_field(2, config.encode())
         self._call(33, call)
         status = _fields(self.read_frame())[33]
         assert isinstance(status, bytes)
