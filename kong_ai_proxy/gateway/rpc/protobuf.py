@@ -9,7 +9,7 @@ are bytes, since Kong does not check that they are UTF-8; maps are lists of thei
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
@@ -424,18 +424,27 @@ _RESULTS: dict[str, Callable[[Call, object], bytes]] = {
 }
 
 
-def _methods() -> dict[bytes, tuple[str, Any, Any]]:
+class ServiceMethod(NamedTuple):
+    """A method of Kong's service: its PDK name, its codec, and its result's message."""
+
+    name: str
+    decode: Callable[[bytes], tuple[object, ...]]
+    encode: Callable[[Call, object], bytes]
+    result: str
+
+
+def _methods() -> dict[bytes, ServiceMethod]:
     found = {}
     for head, names in _lines(_SERVICE):
         argument, result = head.split()
         for name in names:
-            method = f"kong.{name}"
-            found[method.encode()] = (method, _ARGUMENTS[argument], _RESULTS[result])
+            entry = ServiceMethod(f"kong.{name}", _ARGUMENTS[argument], _RESULTS[result], result)
+            found[entry.name.encode()] = entry
     return found
 
 
 SERVICE = _methods()
-"""Method name as it comes in a frame: (name, decoder of the argument, encoder of the result)."""
+"""By method name as it comes in a frame."""
 
 
 def call_pdk(call: Call, name: bytes, argument: bytes) -> bytes:
@@ -444,9 +453,7 @@ def call_pdk(call: Call, name: bytes, argument: bytes) -> bytes:
     if entry is None:
         text = _text(name).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\\n")
         raise RpcError(f'method "{text}" not found')
-    method, decode, encode = entry
-    result: bytes = encode(call, invoke(call, method, decode(argument)))
-    return result
+    return entry.encode(call, invoke(call, entry.name, entry.decode(argument)))
 
 
 # --- the calls around the events
