@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -96,7 +97,7 @@ def _prompt_tokens(body: Json) -> int:
         if isinstance(parts, list):
             total += sum(_IMAGE_TOKENS for part in parts if part["type"] == "image_url")
     for tool in body.get("tools", []):
-        total += text.count(orjson.dumps(tool).decode())
+        total += text.count(json.dumps(tool))
     return total
 
 

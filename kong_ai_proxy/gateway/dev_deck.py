@@ -1,0 +1,77 @@
+"""The decK file that `kong-ai-proxy dev` runs, pointed at another upstream in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import yaml
+
+PLUGINS: Final = ("ai-proxy", "ai-proxy-advanced")
+
+# Where OpenAI's API has each route type, below the base URL that clients take.
+_OPERATIONS: Final = {
+    "llm/v1/chat": "/chat/completions",
+    "llm/v1/completions": "/completions",
+    "llm/v1/embeddings": "/embeddings",
+}
+
+
+def base_url(url: str) -> str:
+    """The base URL of an OpenAI-compatible server: `http://host:port` means `.../v1`.
+
+    Raises ValueError unless it is an http or https URL with a host and without query.
+    """
+    parts = urlsplit(url)
+    try:
+        port_is_valid = parts.port != 0
+    except ValueError:
+        port_is_valid = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+        raise ValueError(f"{url!r} is not an http or https URL such as http://127.0.0.1:11434/v1")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url!r}: a base URL has no query and no fragment")
+    path = parts.path.rstrip("/") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def pointed_at(deck: str, url: str) -> str:
+    """The decK file with every AI plugin's upstream_url below the base URL `url`.
+
+    Route types without an operation there keep what they have.
+    """
+    document = yaml.safe_load(deck)
+    for target in _targets(document):
+        operation = _OPERATIONS.get(str(target.get("route_type")))
+        if operation is not None:
+            target["model"].setdefault("options", {})["upstream_url"] = url + operation
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _targets(node: Any) -> Iterator[dict[str, Any]]:
+    """The targets of every AI plugin in a decK document, wherever it stands."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _targets(item)
+    elif isinstance(node, Mapping):
+        for plugin in node.get("plugins") or []:
+            if plugin.get("name") in PLUGINS:
+                config = plugin["config"]
+                yield from config.get("targets", [config])
+        for name, value in node.items():
+            if name != "plugins":
+                yield from _targets(value)
+
+
+def routes(deck: str) -> list[str]:
+    """Each route with its methods and paths, for people to read."""
+    document = yaml.safe_load(deck) or {}
+    services = document.get("services") or []
+    found = [route for service in services for route in service.get("routes") or []]
+    found += document.get("routes") or []
+    return [
+        f"{route.get('name', '(no name)')}: {', '.join(route.get('methods') or ['any method'])} "
+        f"{' '.join(map(str, route.get('paths') or ['any path']))}"
+        for route in found
+    ]
