@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 Json = dict[str, Any]
@@ -24,7 +25,7 @@ def config(
 def route(path: str, configuration: Json, plugin: str = "ai-proxy", **changes: Any) -> Json:
     """A route with the plugin on it."""
     plugins = [{"name": plugin, "config": configuration}]
-    name = path.strip("/~").replace("/", "-") or "root"
+    name = "-".join(re.findall(r"\w+", path)) or "root"
     return {"name": name, "paths": [path], "plugins": plugins, **changes}
 
 

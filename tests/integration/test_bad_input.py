@@ -171,7 +171,7 @@ async def test_header_and_query_bytes_that_are_not_utf8_pass_unchanged(
     body = orjson.dumps({**CHAT, "model": "gpt-4o"})
     answer = await raw(
         running,
-        b"POST /chat?q=%E9&r=\xe9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"POST /chat?q=%%E9&r=\xe9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         b"Content-Type: application/json\r\nX-Name: caf\xe9\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
     )
@@ -199,5 +199,6 @@ async def test_too_many_headers(running: RunningGateway, provider: Recorder) -> 
         b"POST /chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
         b"%bContent-Length: %d\r\n\r\n%b" % (lines, len(body), body),
     )
-    assert answer.startswith(b"HTTP/1.1 431")
+    # nginx itself refuses so many with a 400 where its own limit is lower
+    assert answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
     assert provider.received == []
