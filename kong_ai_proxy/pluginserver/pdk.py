@@ -309,7 +309,8 @@ class Request(_Namespace):
         return self._text("kong.request.get_raw_query")
 
     def get_query_arg(self, name: str) -> str | None:
-        """Avoid it over ProtoBuf:1: `?name` without a value makes Kong answer 500."""
+        """Avoid it: over ProtoBuf:1 `?name` without a value makes Kong answer 500, over MsgPack:1
+        it gives True. `get_query` is safe."""
         return self._maybe_text("kong.request.get_query_arg", name)
 
     def get_query(self, max_args: int = 100) -> HeaderMap:

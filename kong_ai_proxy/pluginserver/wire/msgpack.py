@@ -167,7 +167,8 @@ _RESULTS: Final[Mapping[Result, Callable[[Any], Any]]] = {
     "empty": lambda data: None,
     "never": lambda data: None,
     "text": _text,
-    "text or none": lambda data: None if data is None else _text(data),
+    # True: a query name without a value
+    "text or none": lambda data: data if data is None or data is True else _text(data),
     "int": lambda data: 0 if data is None else int(_number(data)),
     "int or none": lambda data: None if data is None else int(_number(data)),
     "number": lambda data: float(_number(data)),
