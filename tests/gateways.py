@@ -134,9 +134,10 @@ def accepts(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def conf_lines(socket_path: str, protocol: Protocol) -> dict[str, str]:
+def conf_lines(socket_path: str, protocol: Protocol, role: str = "traditional") -> dict[str, str]:
     """What `kong-ai-proxy kong-conf` prints for this checkout, as a mapping."""
-    command = [*_PROGRAM, "kong-conf", "--socket", socket_path, "--protocol", protocol]
+    command = [*_PROGRAM, "kong-conf", "--role", role, "--socket", socket_path]
+    command += ["--protocol", protocol]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     pairs = (line.partition(" = ") for line in text.splitlines())
     return {key: value for key, _, value in pairs}
@@ -268,12 +269,14 @@ def declarative(deck: str, marker: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a test wants of a real Kong. `changes`: entries of kong.conf beside the usual ones."""
+    """What a test wants of a real Kong. `changes`: entries of kong.conf beside the usual ones;
+    `lines_for`: the role that kong-conf is asked for."""
 
     kind: str
     protocol: Protocol = "protobuf"
     env: Mapping[str, str] = field(default_factory=dict)
     shim: bool = True
+    lines_for: str = "traditional"
     changes: Mapping[str, str] = field(default_factory=dict)
 
     def same_process(self, other: Plan) -> bool:
@@ -283,7 +286,7 @@ class Plan:
 
     def _process(self) -> tuple[object, ...]:
         env = {k: v for k, v in self.env.items() if not k.startswith("DECK_")}
-        return self.kind, self.protocol, env, self.shim, dict(self.changes)
+        return self.kind, self.protocol, env, self.shim, self.lines_for, dict(self.changes)
 
 
 class Kong(RunningGateway):
@@ -337,7 +340,8 @@ class Kong(RunningGateway):
     async def healthy(self) -> bool:
         """Whether it can be handed to the next test (an earlier one may have killed something)."""
         try:
-            await asyncio.to_thread(wait_until, self.accepts, "the plugin server")
+            if self.plan.lines_for != "control_plane":
+                await asyncio.to_thread(wait_until, self.accepts, "the plugin server")
         except GatewayError:
             return False
         try:
@@ -388,7 +392,8 @@ class InstalledKong(Kong):
 
     def write_conf(self) -> None:
         """kong.conf: the usual settings, then what kong-conf prints, then this Kong's own."""
-        entries = {**self.settings(), **conf_lines(self.socket, self.plan.protocol)}
+        lines = conf_lines(self.socket, self.plan.protocol, self.plan.lines_for)
+        entries = {**self.settings(), **lines}
         entries["prefix"] = str(self.prefix)
         if not self.plan.shim:
             del entries["lua_package_path"]

@@ -70,12 +70,24 @@ local function take_over_balancing(balancer, conf)
   balancer.read_timeout = limits.read_timeout or balancer.read_timeout
 end
 
+-- Kong 3.9 writes the handle of each server it runs into its own configuration, and its Admin API
+-- cannot print that: GET /, which decK asks first, would answer 500. Keep such additions beside it.
+local function keep_handles_out_of(configuration)
+  for _, server in ipairs(configuration and configuration.pluginservers or {}) do
+    if not getmetatable(server) then
+      local additions = {}
+      setmetatable(server, { __index = additions, __newindex = additions })
+    end
+  end
+end
+
 function shim.schema(name)
   return handed_over(name, plugin_servers.load_schema(name))
 end
 
 function shim.handler(name)
   local external = handed_over(name, plugin_servers.load_plugin(name))
+  keep_handles_out_of(kong.configuration)
   local handler = { PRIORITY = external.PRIORITY, VERSION = external.VERSION }
 
   function handler:access(conf)

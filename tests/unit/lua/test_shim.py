@@ -44,7 +44,7 @@ function set_target(host)
   ngx.ctx.balancer_data.host, ngx.ctx.balancer_data.port = host, 443
 end
 status, cleared = 200, {}
-kong = { response = {
+kong = { configuration = { pluginservers = { { name = "a" }, { name = "b" } } }, response = {
   exit = function(code, body) exit_status, exit_message = code, body.error.message end,
   get_status = function() return status end,
   clear_header = function(name) cleared[name] = true end,
@@ -224,3 +224,18 @@ def test_a_configuration_that_kong_has_replaced_is_not_kept_alive(lua: LuaRuntim
     lua.execute("gone = setmetatable({ conf }, { __mode = 'v' }); conf, conf_seen = nil, nil")
     lua.execute("answer = nil; collectgarbage(); collectgarbage()")
     assert lua.eval("gone[1] == nil")
+
+
+def test_what_kong_adds_to_a_server_is_found_there_but_not_listed(lua: LuaRuntime) -> None:
+    """Kong 3.9 adds the handle of the process, which its Admin API cannot print."""
+    handler(lua, "ai-proxy")
+    lua.execute("first = kong.configuration.pluginservers[1]; first.proc = 'handle'")
+    handler(lua, "ai-proxy-advanced")
+    assert lua.eval("first.proc == 'handle' and first.name == 'a'")
+    assert list(lua.globals().first) == ["name"]
+    assert lua.eval("kong.configuration.pluginservers[2].proc == nil")
+
+
+def test_a_kong_without_that_list_is_as_well(lua: LuaRuntime) -> None:
+    lua.execute("kong.configuration = {}")
+    assert handler(lua).PRIORITY == 770
