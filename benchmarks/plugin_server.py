@@ -93,20 +93,24 @@ def body(size: int) -> bytes:
     return orjson.dumps({"model": "gpt-4o", "messages": [message], "temperature": 0.5})
 
 
-def context(content: bytes, folder: Path) -> RequestContext:
+def spooled(content: bytes, folder: Path) -> Body:
+    """The body where nginx keeps it: in memory, or in a file."""
+    if len(content) <= NGINX_BUFFER:
+        return Body(content)
+    file = folder / f"body-{len(content)}"
+    file.write_bytes(content)
+    return Body(file=file)
+
+
+def context(kept: Body, length: int) -> RequestContext:
     """A chat request as Kong has it in the access phase."""
-    kept = Body(content)
-    if len(content) > NGINX_BUFFER:
-        file = folder / f"body-{len(content)}"
-        file.write_bytes(content)
-        kept = Body(file=file)
     headers = [
         ("Host", "127.0.0.1:8000"),
         ("User-Agent", "OpenAI/Python 2.0"),
         ("Accept", "application/json"),
         ("Content-Type", "application/json"),
         ("Authorization", "Bearer client"),
-        ("Content-Length", str(len(content))),
+        ("Content-Length", str(length)),
     ]
     client = Client("POST", "/v1/chat/completions", "", headers, body=kept)
     upstream = Upstream("http", "ai.invalid", 80, "POST", "/", "", list(headers))
@@ -145,10 +149,14 @@ def cpu_seconds(process: psutil.Process) -> float:
 async def run(server: Server, folder: Path, size: int, seconds: float) -> Figures:
     """Events of one body size from CONCURRENCY connections for `seconds`."""
     content = body(size)
+    kept = spooled(content, folder)
     with started(server, folder) as process:
         replays = [
             await replay.connect(
-                server.protocol, folder / server.socket, entity(), lambda: context(content, folder)
+                server.protocol,
+                folder / server.socket,
+                entity(),
+                lambda: context(kept, len(content)),
             )
             for _ in range(CONCURRENCY)
         ]
@@ -197,6 +205,7 @@ def table(results: list[tuple[str, int, Figures]]) -> str:
     for name, size, f in results:
         ratio = f.events / base[size]
         lines.append(
-            f"| {size:,} B | {name} | {f.events:,.0f} | {ratio:.1f} | {f.round_trips:.0f} | {f.cpu:,.0f} |"
+            f"| {size:,} B | {name} | {f.events:,.0f} | {ratio:.1f} "
+            f"| {f.round_trips:.0f} | {f.cpu:,.0f} |"
         )
     return "\n".join(lines)

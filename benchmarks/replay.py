@@ -6,13 +6,15 @@ so that what is measured is the plugin server.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgpack
+from typing_extensions import override
 
 from kong_ai_proxy.gateway.context import PluginEntity, RequestContext
 from kong_ai_proxy.gateway.pdk import Call
@@ -22,44 +24,43 @@ from kong_ai_proxy.gateway.rpc import protobuf as pb
 READ_SIZE = 1 << 18
 
 
-class Replay(Protocol):
+class Replay(abc.ABC):
     """One connection to a plugin server, with an instance started."""
 
-    async def event(self) -> int:
-        """Run one access event. Returns how often the server waited for Kong."""
-
-    def close(self) -> None:
-        """Close the connection."""
-
-
-Connect = Callable[[Path, PluginEntity, Callable[[], RequestContext]], Any]
-
-
-class _Connection:
     def __init__(self, entity: PluginEntity, context: Callable[[], RequestContext]) -> None:
         self.entity = entity
         self._context = context
 
     async def open(self, path: Path) -> None:
+        """Connect, and start the instance."""
         self.reader, self.writer = await asyncio.open_unix_connection(str(path), limit=1 << 24)
         await self.start()
 
+    @abc.abstractmethod
     async def start(self) -> None:
-        raise NotImplementedError
+        """Start the instance."""
+
+    @abc.abstractmethod
+    async def event(self) -> int:
+        """Run one access event. Returns how often the server waited for Kong."""
 
     def call(self) -> Call:
+        """One PDK call's surroundings, as fresh as a request."""
         return Call(self._context(), self.entity, "access", "node")
 
     def config(self) -> bytes:
+        """The configuration as Kong sends it."""
         return json.dumps({**self.entity.config, "__plugin_id": self.entity.id}).encode()
 
     def close(self) -> None:
+        """Close the connection."""
         self.writer.close()
 
 
-class ProtobufReplay(_Connection):
+class ProtobufReplay(Replay):
     """ProtoBuf:1."""
 
+    @override
     async def start(self) -> None:
         self._replies: dict[bytes, bytes] = {}
         self._write(pb.start_instance(2, self.entity.name, self.config()))
@@ -68,6 +69,7 @@ class ProtobufReplay(_Connection):
         message = pb.handle_event(3, self._instance, "access")
         self._event = len(message).to_bytes(4, "little") + message
 
+    @override
     async def event(self) -> int:
         self.writer.write(self._event)
         buffer = b""
@@ -86,7 +88,7 @@ class ProtobufReplay(_Connection):
         return waits + 1  # the event itself
 
     def _answers(self, buffer: bytes) -> tuple[list[bytes], int, bool]:
-        replies = []
+        replies: list[bytes] = []
         at = 0
         while len(buffer) - at >= 4:
             middle = at + 4 + int.from_bytes(buffer[at : at + 4], "little")
@@ -116,9 +118,10 @@ class ProtobufReplay(_Connection):
         return await self.reader.readexactly(size)
 
 
-class MsgpackReplay(_Connection):
+class MsgpackReplay(Replay):
     """MsgPack:1, all steps on one connection."""
 
+    @override
     async def start(self) -> None:
         self._steps: dict[bytes, tuple[str, bytes | None]] = {}
         self._number = 0
@@ -131,6 +134,7 @@ class MsgpackReplay(_Connection):
         self._number += 1
         return self._number
 
+    @override
     async def event(self) -> int:
         argument = {"InstanceId": self._instance, "EventName": "access"}
         found = await self._exchange(mp.request(self._next(), "plugin.HandleEvent", argument))
@@ -166,7 +170,10 @@ async def connect(
     protocol: str, path: Path, entity: PluginEntity, context: Callable[[], RequestContext]
 ) -> Replay:
     """A connection that replays access events over `protocol` (protobuf or msgpack)."""
-    kind = {"protobuf": ProtobufReplay, "msgpack": MsgpackReplay}[protocol]
-    replay = kind(entity, context)
+    kinds: dict[str, type[ProtobufReplay | MsgpackReplay]] = {
+        "protobuf": ProtobufReplay,
+        "msgpack": MsgpackReplay,
+    }
+    replay = kinds[protocol](entity, context)
     await replay.open(path)
     return replay
