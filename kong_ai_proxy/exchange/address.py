@@ -7,6 +7,7 @@ a URL and nothing more: it cannot name another host nor climb out of the path.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from kong_ai_proxy.config import Model
@@ -39,6 +40,7 @@ def _own_path(provider: Provider, model: Model, route_type: str, request: Client
     return provider.paths[route_type]
 
 
+@lru_cache(maxsize=1024)
 def split_url(url: str) -> Address:
     """The parts of an absolute URL; the port defaults by scheme, `path` may be "".
 
