@@ -167,7 +167,8 @@ class _Masked:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
-                raise DeckError(self.name, event.start_mark.line + 1, "nested too deeply")
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise DeckError(self.name, line, "nested too deeply")
 
 
 class _Reader:
@@ -211,10 +212,11 @@ class _Reader:
     def _entries(self, node: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node]]:
         """A mapping's keys and values, those of `<<` after its own. Raises for a key twice."""
         own: dict[str, int] = {}
-        merged: list[yaml.Node] = []
+        merged: list[tuple[yaml.Node, yaml.Node]] = []
         for key, value in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
-                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                merged += ((key, source) for source in sources)
                 continue
             if not isinstance(key, yaml.ScalarNode):
                 raise self._error(key, "expected a name before the colon")
@@ -225,12 +227,12 @@ class _Reader:
         yield from self._merged(merged, own)
 
     def _merged(
-        self, nodes: list[yaml.Node], own: dict[str, int]
+        self, sources: list[tuple[yaml.Node, yaml.Node]], own: dict[str, int]
     ) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        for node in nodes:
-            if not isinstance(node, yaml.MappingNode) or id(node) in self._open:
-                raise self._error(node, "<< needs the alias of a mapping")
-            for key, value in self._entries(node):
+        for merge, source in sources:
+            if not isinstance(source, yaml.MappingNode) or id(source) in self._open:
+                raise self._error(merge, "<< needs the alias of a mapping")
+            for key, value in self._entries(source):
                 if key.value not in own:
                     own[key.value] = _line(key)
                     yield key, value
