@@ -17,7 +17,11 @@ import orjson
 from aiohttp import web
 
 from kong_ai_proxy import __version__
+from kong_ai_proxy.gateway import keyauth
+from kong_ai_proxy.gateway.configuration import KEY_AUTH
+from kong_ai_proxy.gateway.entities import EntityError
 from kong_ai_proxy.gateway.schema import PluginSchema, SchemaError
+from kong_ai_proxy.gateway.schema_checks import Errors
 from kong_ai_proxy.gateway.schema_errors import lua_table
 
 Entity = Mapping[str, Any]
@@ -181,7 +185,7 @@ async def _about(request: web.Request) -> web.StreamResponse:
             "hostname": platform.node(),
             "configuration": {"database": "off"},
             "plugins": {
-                "available_on_server": {name: {} for name in sorted(node.schemas)},
+                "available_on_server": {name: {} for name in sorted([*node.schemas, KEY_AUTH])},
                 "enabled_in_cluster": sorted(enabled),
             },
         }
@@ -224,10 +228,24 @@ def _check_plugin(node: Node, plugin: Mapping[str, Any]) -> None:
     name = plugin.get("name")
     if name is None:
         raise SchemaError({"name": "required field missing"})
+    if name == KEY_AUTH:
+        _check_key_auth(plugin)
+        return
     if name not in node.schemas:
         text = f"plugin '{name}' not enabled; add it to the 'plugins' configuration property"
         raise SchemaError({"name": text})
     node.schemas[name].process_entity(plugin)
+
+
+def _check_key_auth(plugin: Mapping[str, Any]) -> None:
+    config = plugin.get("config")
+    if config is not None and not isinstance(config, Mapping):
+        raise SchemaError({"config": "expected a record"})
+    try:
+        keyauth.process_entity({**plugin, "config": config or {}})
+    except EntityError as error:
+        fields: Errors = dict(error.fields.items())
+        raise SchemaError(fields) from None
 
 
 async def _validate(request: web.Request) -> web.StreamResponse:
@@ -248,7 +266,7 @@ async def _schema(request: web.Request) -> web.StreamResponse:
 
 def _shown(node: Node, kind: str, entity: Entity) -> dict[str, Any]:
     """An entity for people to read: no secrets."""
-    shown = dict(entity)
+    shown = {key: value for key, value in entity.items() if key != "ws_id"}
     if kind == "plugins":
         refs = shown.pop("refs", {})
         schema = node.schemas.get(shown["name"])
