@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
+from kong_ai_proxy.gateway.paths import normalize
 from kong_ai_proxy.gateway.router import RouteError, compile_path
 
 WORKSPACE_ID = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
@@ -92,10 +93,16 @@ def _path(value: object) -> str | None:
 def _route_path(value: object) -> str | None:
     if not isinstance(value, str) or not value.startswith(("/", "~/")):
         return "should start with: / (fixed path) or ~/ (regexed path)"
-    if not value.startswith("~"):
-        return _path(value)
+    if value.startswith("~"):
+        return _regex(value[1:])
+    if value != (normal := normalize(value)):
+        return f"non-normalized path, consider use '{normal}' instead"
+    return None
+
+
+def _regex(pattern: str) -> str | None:
     try:
-        compile_path(value[1:])
+        compile_path(pattern)
     except RouteError as error:
         return str(error)
     return None

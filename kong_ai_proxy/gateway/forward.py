@@ -29,13 +29,18 @@ _RESPONSE_HIDDEN = frozenset(
         *(b"x-kong-upstream-latency", b"x-kong-proxy-latency"),
     }
 )
+_CHARSET_TYPES = frozenset(
+    {
+        *(b"text/html", b"text/xml", b"text/plain", b"text/vnd.wap.wml"),
+        *(b"application/javascript", b"application/rss+xml"),
+    }
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def get(headers: Headers, name: str) -> str | None:
-    """A header's values joined with commas, as nginx's `$http_...` gives them; None if absent."""
-    found = [value for key, value in headers if key.lower() == name]
-    return ", ".join(found) if found else None
+    """A header's first value, as Kong takes it; None if absent. `name` in small letters."""
+    return next((value for key, value in headers if key.lower() == name), None)
 
 
 def forwardable(headers: Headers) -> Headers:
@@ -52,7 +57,7 @@ def wants_websocket(headers: Headers) -> bool:
     return (get(headers, "upgrade") or "").lower() == "websocket"
 
 
-def request_head(ctx: RequestContext, prefix: str | None, framing: http1.Framing | None) -> bytes:
+def request_head(ctx: RequestContext, framing: http1.Framing | None) -> bytes:
     """The request as sent to the upstream, up to the body; `framing` None: there is no body."""
     upstream = ctx.upstream
     target = wire(upstream.path)
@@ -60,7 +65,7 @@ def request_head(ctx: RequestContext, prefix: str | None, framing: http1.Framing
         target += b"?" + wire(upstream.query)
     line = b"%b %b HTTP/1.1\r\n" % (upstream.method.encode(), target)
     dropped = _SET_BY_KONG | _named_in_connection(ctx.client.headers)
-    headers = [(wire(name), wire(value)) for name, value in _own_headers(ctx, prefix)]
+    headers = [(wire(name), wire(value)) for name, value in _own_headers(ctx)]
     headers += _framing_headers(framing)
     headers += [
         (wire(name), wire(value)) for name, value in upstream.headers if name.lower() not in dropped
@@ -68,13 +73,13 @@ def request_head(ctx: RequestContext, prefix: str | None, framing: http1.Framing
     return line + http1.render_headers(headers)
 
 
-def _own_headers(ctx: RequestContext, prefix: str | None) -> Headers:
+def _own_headers(ctx: RequestContext) -> Headers:
     client = ctx.client
     upgrade = wants_websocket(client.headers)
     te = (get(client.headers, "te") or "").lower().split(",")
     optional = {
         "TE": "trailers" if "trailers" in {word.strip() for word in te} else "",
-        "Via": _append(get(client.headers, "via"), f"{client.http_version} {SERVER}"),
+        "Via": _append(get(client.headers, "via"), f"{client.http_version:g} {SERVER}"),
         "Host": host_header(ctx),
         "Upgrade": "websocket" if upgrade else "",
         "Connection": "keep-alive, Upgrade" if upgrade else "keep-alive",
@@ -83,7 +88,7 @@ def _own_headers(ctx: RequestContext, prefix: str | None) -> Headers:
         "X-Forwarded-Host": client.host,
         "X-Forwarded-Port": str(client.port),
         "X-Forwarded-Path": client.path,
-        "X-Forwarded-Prefix": prefix if prefix and prefix != "/" else "",
+        "X-Forwarded-Prefix": ctx.forwarded_prefix or "",
         "X-Real-IP": client.ip,
         "X-Kong-Request-Id": ctx.request_id,
     }
@@ -122,7 +127,8 @@ def response_headers(
     ctx: RequestContext, head: http1.ResponseHead, waited_ms: int, proxy_ms: int
 ) -> tuple[RawHeaders, RawHeaders]:
     """The headers for the client before and behind the connection's own (length, Connection)."""
-    first = [(b"Content-Type", value) for value in http1.values(head.headers, b"content-type")[:1]]
+    given = http1.values(head.headers, b"content-type")[:1]
+    first = [(b"Content-Type", _with_charset(value)) for value in given]
     hidden = _RESPONSE_HIDDEN | (
         http1.tokens(head.headers, b"connection") - {b"close", b"upgrade", b"keep-alive"}
     )
@@ -135,6 +141,11 @@ def response_headers(
     if not http1.values(rest, b"server"):
         rest.append((b"Server", SERVER.encode()))
     return first, rest + _proxied(ctx, waited_ms, proxy_ms, http1.values(head.headers, b"via"))
+
+
+def _with_charset(content_type: bytes) -> bytes:
+    """Kong's nginx has `charset UTF-8`, which says so for these types where nothing is said."""
+    return content_type + b"; charset=UTF-8" if content_type in _CHARSET_TYPES else content_type
 
 
 def set_in_access(ctx: RequestContext, besides: Iterable[str] = ()) -> RawHeaders:

@@ -14,7 +14,7 @@ from kong_ai_proxy.gateway.stream import Stream
 RawHeaders = list[tuple[bytes, bytes]]
 
 HEAD_LIMIT = 32 * 1024  # nginx: large_client_header_buffers 4 8k
-REQUEST_LINE_LIMIT = 8 * 1024
+LINE_LIMIT = 8 * 1024
 _CHUNK_LINE_LIMIT = 1024
 _TRAILER_LIMIT = 8 * 1024
 
@@ -22,6 +22,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z_\-]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\x00]*))?")
 _SENDABLE_NAME = re.compile(rb"[A-Za-z0-9_\-]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\x00]*)?")
+_BROKEN_ESCAPE = re.compile(rb"%(?:00|(?![0-9A-Fa-f]{2}))")
 _BROKEN_VALUE = re.compile(rb"[\x00\r]")
 
 
@@ -69,7 +70,7 @@ async def read_head(stream: Stream) -> bytes:
     try:
         line = b"\r\n"
         while line in (b"\r\n", b"\n"):
-            line = await stream.read_until(b"\n", REQUEST_LINE_LIMIT)
+            line = await stream.read_until(b"\n", LINE_LIMIT)
     except OverflowError as error:
         raise BadMessage("request line too long", 414) from error
     except EOFError as error:
@@ -83,7 +84,7 @@ async def _rest_of_head(stream: Stream, limit: int) -> bytes:
     rest = bytearray()
     while True:
         try:
-            line = await stream.read_until(b"\n", limit - len(rest))
+            line = await stream.read_until(b"\n", min(LINE_LIMIT, limit - len(rest)))
         except OverflowError as error:
             raise BadMessage("header too long", 494) from error
         if line in (b"\r\n", b"\n"):
@@ -102,10 +103,11 @@ def parse_request(head: bytes) -> RequestHead:
     headers = [header for line in lines if (header := _request_header(line)) is not None]
     request = RequestHead(match[1].decode(), match[2], 1 + int(match[3]) / 10, headers)
     _settle_target(request)
-    if len(values(headers, b"host")) > 1:
-        raise BadMessage("more than one Host header")
-    if request.version >= 1.1 and not values(headers, b"host"):
-        raise BadMessage("no Host header")
+    hosts = values(request.headers, b"host")
+    if len(hosts) > 1 or not all(hosts) or (request.version >= 1.1 and not hosts):
+        raise BadMessage("not exactly one Host header")
+    if request.method == "TRACE":
+        raise BadMessage("method not allowed", 405)
     return request
 
 
@@ -145,16 +147,15 @@ def _request_header(line: bytes) -> tuple[bytes, bytes] | None:
 def _settle_target(request: RequestHead) -> None:
     """Reduce an absolute target to path and query; its host replaces the Host header."""
     target = request.target
-    if target.startswith(b"/") or (target == b"*" and request.method == "OPTIONS"):
-        request.target = target.partition(b"#")[0]
-        return
-    match = re.fullmatch(rb"https?://([^/?#]+)([^#]*)(?:#.*)?", target, re.IGNORECASE)
-    if match is None:
-        raise BadMessage("invalid request target", 405 if request.method == "CONNECT" else 400)
-    path = match[2] or b"/"
-    request.target = path if path.startswith(b"/") else b"/" + path
-    request.headers = [item for item in request.headers if item[0].lower() != b"host"]
-    request.headers.insert(0, (b"Host", match[1]))
+    if not target.startswith(b"/"):
+        match = re.fullmatch(rb"https?://([^/?#]+)(.*)", target, re.IGNORECASE)
+        if match is None:
+            raise BadMessage("invalid request target", 405 if request.method == "CONNECT" else 400)
+        request.target = match[2] if match[2].startswith(b"/") else b"/" + match[2]
+        request.headers = [item for item in request.headers if item[0].lower() != b"host"]
+        request.headers.insert(0, (b"Host", match[1]))
+    if _BROKEN_ESCAPE.search(request.target.partition(b"?")[0]):
+        raise BadMessage("invalid percent-encoding in the path")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_plus, unquote_to_bytes
 
 from kong_ai_proxy.gateway import answers, forward
 from kong_ai_proxy.gateway.configuration import Configuration, Entity
@@ -111,7 +111,11 @@ def _query_values(query: str, name: str) -> list[str]:
 
 def _arguments(query: str) -> list[tuple[str, str]]:
     pairs = [part.partition("=") for part in query.split("&") if part]
-    return [(_decoded(key), _decoded(value)) for key, equals, value in pairs if equals]
+    return [(_decoded(key), _decoded(value)) for key, _, value in pairs]
+
+
+def _encoded(value: str) -> str:
+    return quote_plus(value, errors="surrogateescape")
 
 
 def _decoded(value: str) -> str:
@@ -121,12 +125,17 @@ def _decoded(value: str) -> str:
 def _hide(ctx: RequestContext, name: str) -> None:
     """Take the key out of what goes upstream, and out of what later plugins see."""
     _set_header(ctx, name, None)
-    kept = [p for p in ctx.upstream.query.split("&") if _decoded(p.partition("=")[0]) != name]
-    ctx.upstream.query = ctx.client.query = "&".join(kept)
+    pairs = _arguments(ctx.upstream.query)
+    if any(key == name for key, _ in pairs):
+        kept = [f"{_encoded(key)}={_encoded(value)}" for key, value in pairs if key != name]
+        ctx.upstream.query = ctx.request_query = "&".join(kept)
 
 
 def _set_header(ctx: RequestContext, name: str, value: str | None) -> None:
-    for headers in (ctx.client.headers, ctx.upstream.headers):
+    """For the upstream, and for plugins that look at the request afterwards."""
+    if ctx.request_headers is None:
+        ctx.request_headers = list(ctx.client.headers)
+    for headers in (ctx.request_headers, ctx.upstream.headers):
         _replace(headers, name, value)
 
 

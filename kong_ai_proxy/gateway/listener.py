@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -131,12 +132,35 @@ class ClientExchange:
             await self.send(body)
 
 
+def own_headers(request_id: str, milliseconds: int) -> RawHeaders:
+    """What every answer of Kong's own carries."""
+    return [
+        (b"X-Kong-Response-Latency", b"%d" % milliseconds),
+        (b"Server", SERVER.encode()),
+        (b"X-Kong-Request-Id", request_id.encode()),
+    ]
+
+
 def _keep_alive(head: http1.RequestHead) -> bool:
     connection = http1.tokens(head.headers, b"connection")
     return b"close" not in connection and (head.version >= 1.1 or b"keep-alive" in connection)
 
 
+# Where nginx's words differ from the registered ones.
+_REASONS = {
+    302: b"Moved Temporarily",
+    408: b"Request Time-out",
+    413: b"Request Entity Too Large",
+    414: b"Request-URI Too Large",
+    416: b"Requested Range Not Satisfiable",
+    503: b"Service Temporarily Unavailable",
+    504: b"Gateway Time-out",
+}
+
+
 def _reason(status: int) -> bytes:
+    if status in _REASONS:
+        return _REASONS[status]
     with contextlib.suppress(ValueError):
         return HTTPStatus(status).phrase.encode()
     return b""
@@ -221,12 +245,11 @@ class Listener:
 
 async def _refuse(stream: Stream, failure: http1.BadMessage) -> None:
     """Answer what is not a request that could be proxied, and close."""
-    request_id = "0" * 32
-    exit_ = error(failure.status, request_id=request_id)
+    request_id = secrets.token_hex(16)
+    exit_ = error(failure.status, request_id=request_id, accept="text/plain")
     head = http1.RequestHead("GET", b"/", 1.1, [(b"Connection", b"close")])
     client = ClientExchange(head, stream, http1.NO_BODY)
-    rest = [(b"Server", SERVER.encode()), (b"X-Kong-Request-Id", request_id.encode())]
-    await client.answer(exit_, rest)
+    await client.answer(exit_, own_headers(request_id, 0))
     await _linger(stream)
 
 

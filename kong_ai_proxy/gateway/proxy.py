@@ -22,7 +22,7 @@ from kong_ai_proxy.gateway.exchange import (
     UpstreamFailed,
     exchange,
 )
-from kong_ai_proxy.gateway.listener import ClientExchange, ClientGone
+from kong_ai_proxy.gateway.listener import ClientExchange, ClientGone, own_headers
 from kong_ai_proxy.gateway.paths import text
 from kong_ai_proxy.gateway.router import Match, split_port
 from kong_ai_proxy.gateway.tunnel import tunnel
@@ -96,7 +96,7 @@ class Proxy:
         client.keep_alive = False
         exit_ = answers.error(status, request_id=request_id)
         with contextlib.suppress(ClientGone):
-            await client.answer(exit_, _own(request_id, 0))
+            await client.answer(exit_, own_headers(request_id, 0))
 
     async def _handle(self, client: ClientExchange, request_id: str) -> None:
         configuration = self._configuration()
@@ -105,9 +105,9 @@ class Proxy:
         match = configuration.router.find(seen.method, seen.path, seen.headers, scheme=seen.scheme)
         if match is None:
             exit_ = _error(404, "no Route matched with those values", seen, request_id)
-            await client.answer(exit_, _own(request_id, 0))
+            await client.answer(exit_, own_headers(request_id, 0))
             return
-        ctx = _context(seen, match, request_id)
+        ctx = _context(seen, match, request_id, configuration)
         request = _Request(client, ctx, match, configuration, began)
         try:
             await self._phases(request)
@@ -126,7 +126,7 @@ class Proxy:
             addresses = await self._balance(request)
         if ctx.exit is not None:
             exit_ = ctx.exit
-            own = _own(ctx.request_id, request.milliseconds)
+            own = own_headers(ctx.request_id, request.milliseconds)
             set_before = forward.set_in_access(ctx, (name for name, _ in exit_.headers))
             await request.client.answer(exit_, set_before + own)
             return
@@ -184,8 +184,10 @@ class Proxy:
             return []
         tls = upstream.scheme == "https"
         name = split_port(forward.host_header(ctx))[0] if tls else ""
-        verify = tls and service.get("tls_verify") is True
-        return [Address(ip, upstream.port, tls, name, verify) for ip in found]
+        verify = upstream.tls_verify
+        if verify is None:
+            verify = service.get("tls_verify") is True
+        return [Address(ip, upstream.port, tls, name, tls and verify) for ip in found]
 
     async def _proxy(self, request: _Request, addresses: list[Address]) -> None:
         ctx = request.ctx
@@ -193,11 +195,11 @@ class Proxy:
             await self._load(request)
         outgoing = self._outgoing(request)
         proxy_ms = request.milliseconds
-        service = ctx.service or {}
+        retries = ctx.upstream.retries
+        if retries is None:
+            retries = _number(ctx.service or {}, "retries", 5)
         try:
-            response = await exchange(
-                self._pool, addresses, outgoing, _timeouts(service), _number(service, "retries", 5)
-            )
+            response = await exchange(self._pool, addresses, outgoing, _timeouts(ctx), retries)
         except UpstreamFailed as failure:
             self._log(f"[error] {ctx.request_id}: upstream {ctx.upstream.host}: {failure}")
             exit_ = _nginx_error(failure.status, ctx)
@@ -215,16 +217,16 @@ class Proxy:
         if ctx.upstream.body is not None:
             content = ctx.upstream.body
             framing: http1.Framing | None = http1.Framing(length=len(content))
-            head = forward.request_head(ctx, request.match.prefix, framing)
+            head = forward.request_head(ctx, framing)
             body = Body(content)
             return Outgoing(method, head, lambda: spool.pieces(body), upgrade=upgrade)
         if request.body_loaded:
             received = ctx.client.body
             framing = http1.Framing(length=spool.size(received)) if _has_body(client) else None
-            head = forward.request_head(ctx, request.match.prefix, framing)
+            head = forward.request_head(ctx, framing)
             return Outgoing(method, head, lambda: spool.pieces(received), upgrade=upgrade)
         framing = client.body.framing if _has_body(client) else None
-        head = forward.request_head(ctx, request.match.prefix, framing)
+        head = forward.request_head(ctx, framing)
         return Outgoing(
             method,
             head,
@@ -240,7 +242,7 @@ class Proxy:
         waited = request.milliseconds - proxy_ms
         first, rest = forward.response_headers(ctx, head, waited, proxy_ms)
         length = next(iter(http1.values(head.headers, b"content-length")), None)
-        seconds = _timeouts(ctx.service or {}).read
+        seconds = _timeouts(ctx).read
         try:
             await client.start(
                 head.status, head.reason, first, rest, response.reader.framing, length
@@ -283,7 +285,6 @@ def _client(client: ClientExchange) -> Client:
     path, question_mark, query = text(head.target).partition("?")
     headers = [(text(name), text(value)) for name, value in head.headers]
     ip, port = client.peer
-    host = split_port(forward.get(headers, "host") or "localhost")[0]
     return Client(
         method=head.method,
         path=path,
@@ -291,14 +292,24 @@ def _client(client: ClientExchange) -> Client:
         headers=headers,
         bare_question_mark=bool(question_mark) and not query,
         http_version=head.version,
-        host=host.lower(),
+        host=_host(forward.get(headers, "host")),
         port=int(client.stream.transport.get_extra_info("sockname")[1]),
         ip=ip,
         ip_port=port,
     )
 
 
-def _context(client: Client, match: Match, request_id: str) -> RequestContext:
+def _host(header: str | None) -> str:
+    """nginx's `$host`: small letters, no port, brackets kept; the server's name without a Host."""
+    if not header:
+        return "kong"
+    port = split_port(header)[1]
+    return header.lower().removesuffix(f":{port}").removesuffix(":")
+
+
+def _context(
+    client: Client, match: Match, request_id: str, configuration: Configuration
+) -> RequestContext:
     service = match.service or {}
     scheme = str(service.get("protocol", "http"))
     preserved = forward.get(client.headers, "host") if match.route.get("preserve_host") else None
@@ -321,6 +332,8 @@ def _context(client: Client, match: Match, request_id: str) -> RequestContext:
         captures_named=match.captures_named,
         captures_unnamed=match.captures_unnamed,
         captures_match=match.captures_match,
+        forwarded_prefix=match.prefix if match.prefix != "/" else None,
+        consumers=list(configuration.entities.get("consumers", {}).values()),
     )
 
 
@@ -351,9 +364,10 @@ def _number(entity: Mapping[str, object], name: str, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def _timeouts(service: Mapping[str, object]) -> Timeouts:
+def _timeouts(ctx: RequestContext) -> Timeouts:
     names = ("connect_timeout", "write_timeout", "read_timeout")
-    return Timeouts(*(_number(service, name, 60_000) / 1000 for name in names))
+    given = ctx.upstream.timeouts or [_number(ctx.service or {}, name, 60_000) for name in names]
+    return Timeouts(*(milliseconds / 1000 for milliseconds in given))
 
 
 def _https_only(route: Mapping[str, object]) -> bool:
@@ -362,7 +376,7 @@ def _https_only(route: Mapping[str, object]) -> bool:
 
 
 def _upgrade_required(ctx: RequestContext) -> Exit:
-    headers = [("Upgrade", "TLS/1.2, HTTP/1.1")]
+    headers = [("Connection", "Upgrade"), ("Upgrade", "TLS/1.2, HTTP/1.1")]
     return answers.error(
         426, "Please use HTTPS protocol", request_id=ctx.request_id, headers=headers
     )
@@ -379,11 +393,3 @@ def _nginx_error(status: int, ctx: RequestContext) -> Exit:
     headers = ctx.client.headers
     accept = forward.get(headers, "accept") or forward.get(headers, "content-type")
     return answers.error(status, request_id=ctx.request_id, accept=accept or "text/plain")
-
-
-def _own(request_id: str, milliseconds: int) -> http1.RawHeaders:
-    return [
-        (b"X-Kong-Response-Latency", b"%d" % milliseconds),
-        (b"Server", answers.SERVER.encode()),
-        (b"X-Kong-Request-Id", request_id.encode()),
-    ]

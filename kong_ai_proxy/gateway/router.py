@@ -243,13 +243,19 @@ class Router:
     def find(
         self, method: str, path: str, headers: Headers, *, scheme: str = "http"
     ) -> Match | None:
-        """The Route of a request; `path` as the client sent it, without the query."""
+        """The Route of a request; `path` as the client sent it, without the query.
+
+        A path that is not UTF-8 when decoded has none: Kong's router since 3.0 takes only text.
+        """
+        normal = paths.normalize(path)
+        if any("\udc80" <= letter <= "\udcff" for letter in normal):
+            return None
         host = next((value for name, value in headers if name.lower() == "host"), "")
         name, port = split_port(host)
         default = 443 if scheme == "https" else 80
         request = _Request(
             method=method,
-            path=paths.normalize(path),
+            path=normal,
             host=host,
             host_with_port=host if port is not None else f"{host}:{default}",
             host_without_port=name,
