@@ -113,8 +113,9 @@ def check_file(file: str, env: Mapping[str, str]) -> tuple[int, list[Finding]]:
 
 
 def _unset(deck: Deck) -> Iterator[Finding]:
-    for path, name in deck.unset.items():
-        message = "this environment variable is not set, so its value is not checked"
+    first = {name: path for path, name in reversed(list(deck.unset.items()))}
+    for name, path in first.items():
+        message = "this environment variable is not set, so what it fills in is not checked"
         yield Finding(deck.line(path), name, message, warning=True)
 
 

@@ -227,12 +227,13 @@ def test_partials_cannot_be_used(validate: Validate) -> None:
     assert error.startswith("a.yml:16: partials: cannot be used with a plugin server")
 
 
-def test_a_variable_that_is_not_set_is_a_warning(validate: Validate) -> None:
+def test_a_variable_that_is_not_set_is_one_warning(validate: Validate) -> None:
     plugin = CHAT.replace("openai", '"${{ env "DECK_PROVIDER" }}"')
+    plugin += '  tags: ["${{ env "DECK_PROVIDER" }}"]\n'
     lines = validate(service(plugin))
     assert lines == [
         "a.yml:15: warning: DECK_PROVIDER: "
-        "this environment variable is not set, so its value is not checked",
+        "this environment variable is not set, so what it fills in is not checked",
         "1 file, 1 plugin: 0 errors, 1 warning",
     ]
     assert validate.status == 0
