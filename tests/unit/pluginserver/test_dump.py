@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kong_ai_proxy import resources
-from kong_ai_proxy.pluginserver import dump
+from kong_ai_proxy.pluginserver import access, dump
 
 
 @pytest.mark.parametrize("plugin", ["ai-proxy", "ai-proxy-advanced"])
@@ -33,6 +33,10 @@ def test_one_document_with_the_packaged_schema(
         ],
     }
     assert schema["name"] == plugin
+
+
+def test_the_priority_is_that_of_the_plugins() -> None:
+    assert dump.PRIORITY == access.PRIORITY
 
 
 def test_the_protocol_is_the_one_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
