@@ -124,7 +124,6 @@ async def send_events(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-cache",
-            **_common_headers(request),
         }
     )
     await response.prepare(request)
@@ -139,13 +138,10 @@ async def send_events(
     return response
 
 
-def _common_headers(request: web.Request) -> dict[str, str]:
-    return {**STAND_IN, "x-request-id": request.setdefault("id", f"req_{uuid.uuid4().hex}")}
-
-
-async def label(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the stand-in's name and the request's id on every answer (an on_response_prepare)."""
-    response.headers.update(_common_headers(request))
+async def label(_: web.Request, response: web.StreamResponse) -> None:
+    """Put the stand-in's name and an id on every answer (for aiohttp's on_response_prepare)."""
+    response.headers.update(STAND_IN)
+    response.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
 
 
 def new_id(prefix: str) -> str:
