@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 import psutil
@@ -33,6 +33,9 @@ import pytest
 import yaml
 from typing_extensions import override
 
+from kong_ai_proxy.gateway.declarative import DeclarativeError, PluginSpec
+from kong_ai_proxy.gateway.plugins import ServerInfo
+from kong_ai_proxy.gateway.server import Gateway, query
 from kong_ai_proxy.pluginserver import kong_conf
 
 Protocol = Literal["protobuf", "msgpack"]
@@ -156,6 +159,8 @@ class ManagedServer:
     again a second after its last start when it died."""
 
     def __init__(self, protocol: Protocol) -> None:
+        self.protocol: Protocol = protocol
+        self.specs: list[PluginSpec] = []
         self._folder = Path(tempfile.mkdtemp(prefix="kap-"))
         self.socket = self._folder / "p.sock"
         self.log_file = self._folder / "serve.log"
@@ -166,6 +171,12 @@ class ManagedServer:
         self._keeper = threading.Thread(target=self._keep, name="plugin server", daemon=True)
         self._keeper.start()
         self.wait_until_ready()
+
+    def infos(self) -> dict[str, ServerInfo]:
+        """Both plugins, as the stand-in wants to know where they are."""
+        wire = {"protobuf": "ProtoBuf:1", "msgpack": "MsgPack:1"}[self.protocol]
+        names = ("ai-proxy", "ai-proxy-advanced")
+        return {name: ServerInfo(name, self.socket, wire) for name in names}
 
     def wait_until_ready(self) -> None:
         """Until the socket accepts. Raises GatewayError with the server's output otherwise."""
@@ -216,33 +227,38 @@ class StandIn(RunningGateway):
 
     kind = "standin"
 
-    def __init__(self, server: ManagedServer, gateway: Any) -> None:
+    def __init__(self, server: ManagedServer, gateway: Gateway, errors: list[str]) -> None:
         self.server = server
         self.gateway = gateway
         self.url, self.admin_url = gateway.url, gateway.admin_url
+        self._errors = errors
         self._log_start = len(server.log())
 
     @classmethod
-    async def start(
-        cls, server: ManagedServer, protocol: Protocol, deck: str, env: Mapping[str, str]
-    ) -> StandIn:
-        from kong_ai_proxy.gateway.plugins import ServerInfo
-        from kong_ai_proxy.gateway.server import Gateway
-
-        wire = {"protobuf": "ProtoBuf:1", "msgpack": "MsgPack:1"}[protocol]
-        servers = {
-            name: ServerInfo(name, server.socket, wire)
-            for name in ("ai-proxy", "ai-proxy-advanced")
-        }
-        return cls(server, await Gateway.start(deck, servers=servers, env=env))
+    async def start(cls, server: ManagedServer, deck: str, env: Mapping[str, str]) -> StandIn:
+        servers = server.infos()
+        if not server.specs:  # as Kong, which asks once
+            server.specs = [await query(info) for info in servers.values()]
+        specs = {spec.name: spec for spec in server.specs}
+        errors: list[str] = []
+        try:
+            gateway = await Gateway.start(
+                deck, servers=servers, env=env, specs=specs, log=errors.append
+            )
+        except DeclarativeError as error:
+            raise GatewayError(str(error)) from error
+        return cls(server, gateway, errors)
 
     @override
     def log(self) -> str:
-        return self.server.log()[self._log_start :]
+        return "\n".join(self._errors) + self.server.log()[self._log_start :]
 
     @override
     async def reload(self, deck: str) -> None:
-        await self.gateway.reload(deck)
+        try:
+            await self.gateway.reload(deck)
+        except DeclarativeError as error:
+            raise GatewayError(str(error)) from error
 
     @override
     def plugin_server_pids(self) -> list[int]:
@@ -383,6 +399,8 @@ class InstalledKong(Kong):
         for attempt in (1, 2, 3):  # another process may take a port first
             self.write_conf()
             try:
+                if self.plan.changes.get("database") == "postgres":
+                    self.command("migrations", "bootstrap")
                 self.command("start")
             except GatewayError as error:
                 if attempt == 3 or "address already in use" not in str(error).lower():
@@ -619,7 +637,7 @@ class GatewayFactory:
         """
         if self.kind == "standin":
             server = await asyncio.to_thread(self._pool.plugin_server, protocol)
-            stand_in = await StandIn.start(server, protocol, deck, dict(env or {}))
+            stand_in = await StandIn.start(server, deck, dict(env or {}))
             self._stand_ins.append(stand_in)
             return stand_in
         kong = await self.kong(Plan(self.kind, protocol, dict(env or {}), shim))
@@ -638,7 +656,10 @@ class GatewayFactory:
         for stand_in in self._stand_ins:
             await stand_in.gateway.stop()
         for kong in self._leased:
-            self._pool.give_back(kong)
+            if kong.plan.changes:  # made for this test alone
+                await asyncio.to_thread(kong.stop)
+            else:
+                self._pool.give_back(kong)
 
     def _bundles_ai_proxy(self) -> bool:
         version = self.kind
