@@ -165,8 +165,8 @@ async def _parameters(request: web.Request) -> dict[str, Any]:
         message = "The stand-in takes JSON here: send Content-Type: application/json"
         raise _Refusal(415, {"message": message})
     try:
-        body = json.loads(raw)
-    except ValueError:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
         raise _Refusal(400, {"message": "Cannot parse JSON body"}) from None
     return body if isinstance(body, dict) else {}
 
@@ -214,10 +214,18 @@ async def _declarative_text(request: web.Request) -> str:
     if request.content_type == "application/json":
         body = await _parameters(request)
         return json.dumps(body) if "_format_version" in body else str(body.get("config") or "")
-    if request.content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        config = (await request.post()).get("config", "")
-        return config.file.read().decode() if isinstance(config, web.FileField) else str(config)
-    return await request.text()
+    if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        return _decoded(await request.read())
+    config = (await request.post()).get("config", "")
+    return _decoded(config.file.read()) if isinstance(config, web.FileField) else str(config)
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        text = f"failed parsing declarative configuration: {error}"
+        raise DeclarativeError({"error": text}) from None
 
 
 # -- schemas ---------------------------------------------------------------------------------------
