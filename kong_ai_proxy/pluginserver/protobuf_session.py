@@ -23,12 +23,11 @@ from kong_ai_proxy.pluginserver.plugin_info import info
 from kong_ai_proxy.pluginserver.session import Session
 from kong_ai_proxy.pluginserver.wire import WireError
 from kong_ai_proxy.pluginserver.wire import protobuf as wire
-from kong_ai_proxy.pluginserver.wire.methods import METHODS
 
 log = logging.getLogger(__name__)
 
-_RAW_BODY: Final = METHODS["kong.request.get_raw_body"]
-_EXIT: Final = METHODS["kong.response.exit"]
+_RAW_BODY: Final = "kong.request.get_raw_body"
+_EXIT: Final = wire.CALLS["kong.response.exit"]
 
 
 class ProtobufEvent(Event):
@@ -89,18 +88,18 @@ class ProtobufEvent(Event):
 
     @override
     def call(self, name: str, *args: object) -> Any:
-        method = self.method(name)
-        if method.result == "never":
+        call = wire.CALLS.get(name)
+        if call is None or self.over or call.ends:
             self.exit(name, *args)
         try:
-            frames = wire.encode_call(method, args)
-            if method.result == "empty":
+            frames = call.encode(args)
+            if call.sets:
                 self._queue.append(frames)
                 return None
             payload = self._replies.get(frames)
             if payload is None:
                 payload = self._ask(frames)
-            return wire.decode_result(method, payload)
+            return call.decode(payload)
         except WireError as error:
             raise PDKException(f"{name}: {error}") from None
 
@@ -120,7 +119,7 @@ class ProtobufEvent(Event):
 
     @override
     def raw_body(self, max_bytes: int | None) -> bytes:
-        body: bytes | wire.BodyFile = self.call(_RAW_BODY.name)
+        body: bytes | wire.BodyFile = self.call(_RAW_BODY)
         if isinstance(body, wire.BodyFile):
             return self.wait(asyncio.to_thread(read_body_file, body, max_bytes))
         check_body_size(len(body), max_bytes)
@@ -128,9 +127,9 @@ class ProtobufEvent(Event):
 
     @override
     def exit(self, name: str, *args: object) -> NoReturn:
-        method = self.method(name)
+        self.method(name)  # raises where there is none
         try:
-            frames = wire.encode_call(method, args)
+            frames = wire.CALLS[name].encode(args)
         except WireError as error:
             raise PDKException(f"{name}: {error}") from None
         self._finish()
@@ -143,7 +142,7 @@ class ProtobufEvent(Event):
 
     @override
     def send_exit(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self._session.leave(wire.encode_call(_EXIT, (status, body, headers)))
+        self._session.leave(_EXIT.encode((status, body, headers)))
 
 
 def _prefetch(instance: Instance) -> tuple[bytes, tuple[bytes, ...]]:
@@ -160,13 +159,11 @@ def _prefetch(instance: Instance) -> tuple[bytes, tuple[bytes, ...]]:
 
 
 def _encode_getter(name: str, *args: object) -> bytes:
-    method = METHODS.get(name)
-    if method is None or "protobuf" not in method.protocols:
-        raise WireError(f"prefetch: {name} is not available over ProtoBuf:1")
-    if method.result in ("empty", "never"):
-        raise WireError(f"prefetch: {name} gives nothing")
+    call = wire.CALLS.get(name)
+    if call is None or call.sets or call.ends:
+        raise WireError(f"prefetch: {name} is no getter of ProtoBuf:1")
     # The most bytes to accept are for the handler's call; they are not on this wire.
-    return wire.encode_call(method, () if method is _RAW_BODY else args)
+    return call.encode(() if name == _RAW_BODY else args)
 
 
 def read_body_file(path: str, max_bytes: int | None) -> bytes:
@@ -286,7 +283,7 @@ class ProtobufSession(Session):
         except Exception as error:
             log.error("instance %d: not found: %s", call.instance, failures.frames_of(error))
             body = failures.body_of(failures.UNEXPECTED)
-            self.leave(wire.encode_call(_EXIT, (500, body, failures.HEADERS)))
+            self.leave(_EXIT.encode((500, body, failures.HEADERS)))
             return
         if self._deaf:
             return

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 from typing_extensions import override
 
 from kong_ai_proxy.pluginserver.instances import MemoryStore

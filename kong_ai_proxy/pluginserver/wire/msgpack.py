@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from kong_ai_proxy.pluginserver.wire import WireError, safe_text
 from kong_ai_proxy.pluginserver.wire.methods import Method, Result, check_arguments

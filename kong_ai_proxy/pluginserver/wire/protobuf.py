@@ -41,31 +41,34 @@ _INT32: Final = range(-(2**31), 2**31)
 class Framer:
     """Cuts the bytes of a connection into frames, however they arrive."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_needed")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._needed = 4  # bytes up to the end of the next frame, as far as is known
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads that are complete with `data`. Raises WireError above MAX_FRAME."""
-        buffer = self._buffer
-        if not buffer:
-            size = len(data)
-            if size >= 4 and _LENGTH.unpack_from(data)[0] == size - 4:
-                return [data[4:]]
-        buffer += data
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
+            self._buffer = bytearray()
         payloads: list[bytes] = []
-        at = 0
-        while len(buffer) - at >= 4:
-            stop = at + 4 + _LENGTH.unpack_from(buffer, at)[0]
-            if stop - at - 4 > MAX_FRAME:
-                raise WireError(f"a frame of {stop - at - 4} bytes, more than {MAX_FRAME}")
-            if stop > len(buffer):
+        at, end = 0, len(data)
+        self._needed = 4
+        while end - at >= 4:
+            size = _LENGTH.unpack_from(data, at)[0]
+            if size > MAX_FRAME:
+                raise WireError(f"a frame of {size} bytes, more than {MAX_FRAME}")
+            if size > end - at - 4:
+                self._needed = size + 4
                 break
-            with memoryview(buffer) as view:
-                payloads.append(bytes(view[at + 4 : stop]))
-            at = stop
-        del buffer[:at]
+            payloads.append(data[at + 4 : at + 4 + size])
+            at += 4 + size
+        if at < end:
+            self._buffer += data[at:]
         return payloads
 
 
@@ -100,24 +103,36 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Tag and raw value of each field: bytes, an unsigned int, or 8 or 4 bytes."""
     at, end = 0, len(data)
     while at < end:
-        tag, at = _read_varint(data, at)
+        tag = data[at]
+        at += 1
+        if tag > 127:
+            tag, at = _read_varint(data, at - 1)
         kind = tag & 7
-        if kind == 0:
+        if kind == 2:
+            # One byte is the usual length; where it is not, or is missing, the general way.
+            size = data[at] if at < end else 128
+            at += 1
+            if size > 127:
+                size, at = _read_varint(data, at - 1)
+        elif kind == 0:
             number, at = _read_varint(data, at)
             yield tag, number
             continue
-        if kind == 2:
-            size, at = _read_varint(data, at)
-        elif kind == 1:
-            size = 8
-        elif kind == 5:
-            size = 4
         else:
-            raise WireError(f"wire type {kind}")
-        if size > end - at:
+            size = _fixed_size(kind)
+        stop = at + size
+        if stop > end:
             raise WireError("the message ends inside a field")
-        yield tag, data[at : at + size]
-        at += size
+        yield tag, data[at:stop]
+        at = stop
+
+
+def _fixed_size(kind: int) -> int:
+    if kind == 1:
+        return 8
+    if kind == 5:
+        return 4
+    raise WireError(f"wire type {kind}")
 
 
 def _signed(number: int) -> int:
@@ -372,6 +387,14 @@ def _last(data: bytes, wanted: int, default: Any) -> Any:
     return default
 
 
+def _octets_of(data: bytes) -> bytes:
+    """Field 1 of a String or ByteString, which is nearly always its only one."""
+    if 2 <= len(data) < 130 and data[0] == 0x0A and data[1] == len(data) - 2:
+        return data[2:]
+    octets: bytes = _last(data, 0x0A, b"")
+    return octets
+
+
 def _raw_body(data: bytes) -> bytes | BodyFile:
     body: bytes | BodyFile = b""
     for tag, raw in _fields(data):
@@ -396,7 +419,7 @@ def _captures(data: bytes) -> dict[str, Any]:
 
 
 def _optional_text(data: bytes) -> str | None:
-    return _text(_last(data, 0x0A, b"")) if data else None
+    return _text(_octets_of(data)) if data else None
 
 
 def _optional_int(data: bytes) -> int | None:
@@ -415,13 +438,13 @@ def _record_or_none(spec: _Spec) -> Callable[[bytes], dict[str, Any] | None]:
 _RESULTS: Final[Mapping[Result, Callable[[bytes], Any]]] = {
     "empty": lambda data: None,
     "never": lambda data: None,
-    "text": lambda data: _text(_last(data, 0x0A, b"")),
+    "text": lambda data: _text(_octets_of(data)),
     "text or none": _optional_text,
     "int": lambda data: _signed(_last(data, 0x08, 0)),
     "int or none": _optional_int,
     "number": _float,
     "bool": lambda data: _last(data, 0x08, 0) != 0,
-    "bytes": lambda data: _last(data, 0x0A, b""),
+    "bytes": _octets_of,
     "value": _decode_value,
     "headers": _decode_struct,
     "raw body": _raw_body,
@@ -432,16 +455,6 @@ _RESULTS: Final[Mapping[Result, Callable[[bytes], Any]]] = {
     "credential": _record_or_none(_CREDENTIAL),
     "memory": _record_or_none(_MEMORY),
 }
-
-_ONE_PIECE: Final = frozenset(("text", "bytes", "raw body"))
-
-
-def decode_result(method: Method, payload: bytes) -> Any:
-    """What a method's reply says. Numbers in values come as int where they are whole."""
-    if len(payload) > MAX_STRUCTURED and method.result not in _ONE_PIECE:
-        raise WireError(f"a reply of {len(payload)} bytes to {method.name}")
-    return _RESULTS[method.result](payload)
-
 
 # Arguments of PDK methods
 
@@ -517,21 +530,44 @@ _ARGUMENTS: Final[Mapping[Argument, Callable[..., bytes]]] = {
     "authenticate": _authenticate,
 }
 
-_NAME_FRAMES: Final = {name: frame(name.encode()) for name in METHODS}
-_WITHOUT_ARGUMENT: Final = {
-    name: _NAME_FRAMES[name] + END for name, method in METHODS.items() if method.argument == "none"
+_ONE_PIECE: Final = frozenset(("text", "bytes", "raw body"))
+
+
+class Call:
+    """How one PDK method is called: worked out once, because every request makes many calls."""
+
+    __slots__ = ("_bare", "_encode", "_longest", "_name", "_result", "ends", "sets")
+
+    def __init__(self, method: Method) -> None:
+        self.sets = method.result == "empty"
+        self.ends = method.result == "never"
+        self._name = frame(method.name.encode())
+        self._bare = self._name + END if method.argument == "none" else None
+        self._encode = _ARGUMENTS[method.argument]
+        self._result = _RESULTS[method.result]
+        self._longest = MAX_FRAME if method.result in _ONE_PIECE else MAX_STRUCTURED
+
+    def encode(self, args: tuple[object, ...]) -> bytes:
+        """The two frames of a call: the method's name, its argument."""
+        if not args and self._bare is not None:
+            return self._bare
+        try:
+            argument = self._encode(*args)
+        except TypeError:
+            raise WireError(f"{len(args)} arguments do not fit") from None
+        return self._name + frame(argument)
+
+    def decode(self, payload: bytes) -> Any:
+        """What a reply says. Numbers in values come as int where they are whole."""
+        if len(payload) > self._longest:
+            raise WireError(f"a reply of {len(payload)} bytes")
+        return self._result(payload)
+
+
+CALLS: Final[Mapping[str, Call]] = {
+    name: Call(method) for name, method in METHODS.items() if "protobuf" in method.protocols
 }
-
-
-def encode_call(method: Method, args: tuple[object, ...]) -> bytes:
-    """The two frames of a PDK call: the method's name, its argument."""
-    if not args and method.argument == "none":
-        return _WITHOUT_ARGUMENT[method.name]
-    try:
-        argument = _ARGUMENTS[method.argument](*args)
-    except TypeError:
-        raise WireError(f"{len(args)} arguments do not fit") from None
-    return _NAME_FRAMES[method.name] + frame(argument)
+"""The calls of ProtoBuf:1 by method name."""
 
 
 # RpcCall and RpcReturn
