@@ -184,6 +184,8 @@ class _Loader:
 
     def _route(self, where: Where, item: Mapping[str, object], parent: Fields) -> None:
         stored = self._store("routes", where, item, entities.route, ("plugins",))
+        if stored.get("path_handling") == "v1":
+            self._warn(f"{_place(where)}: path_handling v1 counts as v0, as with Kong's router")
         service_id = parent.get("id")
         if service_id is None:
             service_id = self._reference(where, "service", item.get("service"))

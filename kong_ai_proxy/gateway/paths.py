@@ -69,27 +69,18 @@ def sanitize_postfix(postfix: str) -> str:
     return postfix
 
 
-def join(base: str, path: str, remainder: str, *, strip: bool, handling: str = "v0") -> str:
+def join(base: str, path: str, remainder: str, *, strip: bool) -> str:
     """The upstream's path: the Service's `base` and the request's `path`, not yet escaped.
 
     `remainder` is what is left of `path` behind the part that the Route matched. With `strip` it
-    alone follows `base`, else the whole path does. Kong's `path_handling`: v0 puts exactly one
-    slash between two parts, v1 joins them as they are.
+    alone follows `base`, else the whole path does. One slash stands between the two (Kong's
+    `path_handling: v0`).
     """
-    rest = remainder if strip else path
-    if handling == "v1":
-        return _join_v1(base, rest if strip else path[1:])
     if not strip:
         return base + path[1:] if base.endswith("/") else _without_root(base, path)
-    if rest == "":
+    if remainder == "":
         return _join_nothing(base, path)
-    return base.removesuffix("/") + ("" if rest.startswith("/") else "/") + rest
-
-
-def _join_v1(base: str, rest: str) -> str:
-    if base.endswith("/") and rest.startswith("/"):
-        return base[:-1] + rest
-    return base + rest
+    return base.removesuffix("/") + ("" if remainder.startswith("/") else "/") + remainder
 
 
 def _without_root(base: str, path: str) -> str:

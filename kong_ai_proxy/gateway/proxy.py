@@ -102,7 +102,7 @@ class Proxy:
         configuration = self._configuration()
         began = time.monotonic()
         seen = _client(client)
-        match = configuration.router.find(seen.method, seen.path, seen.headers, scheme=seen.scheme)
+        match = configuration.router.find(seen.method, seen.path, seen.headers, port=seen.port)
         if match is None:
             exit_ = _error(404, "no Route matched with those values", seen, request_id)
             await client.answer(exit_, own_headers(request_id, 0))

@@ -1,32 +1,34 @@
-"""Which Route a request belongs to: the rules of Kong's `traditional` router, without its indexes.
+"""Which Route a request belongs to: the rules of `traditional_compatible`, Kong's default router.
 
-A Route with several paths counts once per path. Candidates are tried in this order, and the first
-one that matches in every attribute wins:
+A Route's paths count in groups, all regular expressions together and plain ones by length. The
+first candidate that matches in every attribute it has wins, in this order:
 
-1. more kinds of attributes set (hosts, headers, paths, methods); between equal numbers, hosts
-   weigh more than headers, headers more than paths, paths more than methods;
-2. plain hosts before wildcards, a regular expression before a plain path;
-3. more headers;
-4. between regular expressions, the higher `regex_priority`;
-5. the longer plain path;
-6. the Route that was declared first.
+1. all four kinds of attributes (methods, hosts, headers, paths);
+2. hosts, none with a wildcard;
+3. a regular expression;
+4. more kinds of attributes;
+5. more headers, and the higher `regex_priority` (two of it weigh as much as one header);
+6. the longer plain path;
+7. the greater id: Kong has no order of declaration.
 
-Kong's indexes, which let it try a few likely Routes of one rank before the others, are left out.
+This is how Kong 3.9 and 3.10 route (seen). Its documentation puts the number of kinds first; but
+the rank is put together with shifts of 32 bits where 64 are meant, and `_rank` repeats that.
+
 TLS attributes (snis) are not looked at: the stand-in listens without TLS.
 """
 
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kong_ai_proxy.gateway import paths
 from kong_ai_proxy.gateway.context import Headers
 
-_HOSTS, _HEADERS, _PATHS, _METHODS = 8, 4, 2, 1
-_REGEX_PATH, _PLAIN_HOSTS, _WILDCARD_PORT = 1, 2, 4
 _NAMED_GROUP = re.compile(r"\(\?<(?![=!])")
+_SPLIT_ROUTES = uuid.UUID("7f145bf9-0dce-4f91-98eb-debbce4b9f6b")  # seen: orders equal candidates
 
 
 class RouteError(ValueError):
@@ -48,54 +50,55 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class _PathMatch:
-    prefix: str
-    remainder: str
+    prefix: str = ""
     named: Mapping[str, str] = field(default_factory=dict)
     unnamed: tuple[str, ...] = ()
-    whole: str = ""
 
 
-def compile_path(pattern: str) -> re.Pattern[bytes]:
+def compile_path(pattern: str) -> re.Pattern[str]:
     """A Route's regular expression, given without its `~`.
 
-    Kong's are PCRE, whose named groups `(?<name>...)` Python spells `(?P<name>...)`; the rest of
+    Named groups are `(?<name>...)` as in PCRE, which Python spells `(?P<name>...)`; the rest of
     what Routes use is the same. Raises RouteError with the reason.
     """
     try:
-        return re.compile(paths.wire(_NAMED_GROUP.sub("(?P<", pattern)))
+        return re.compile(_NAMED_GROUP.sub("(?P<", pattern))
     except re.error as error:
         raise RouteError(f"invalid regex: '{pattern}' ({error})") from error
 
 
 class _Candidate:
-    """One Route with at most one of its paths."""
+    """One Route with one group of its paths, or without any."""
 
     def __init__(
         self,
         route: Mapping[str, object],
         service: Mapping[str, object] | None,
-        path: str | None,
-        index: int,
+        group: Sequence[str],
+        id_: str,
     ) -> None:
         self.route = route
         self.service = service
-        self._plain_path = path if path is not None and not path.startswith("~") else None
-        self._regex = compile_path(path[1:]) if path is not None and path[:1] == "~" else None
+        self._prefixes = [path for path in group if not path.startswith("~")]
+        self._regexes = [compile_path(path[1:]) for path in group if path.startswith("~")]
         self._methods = frozenset(_strings(route, "methods"))
         self._hosts = [_Host(host) for host in _strings(route, "hosts")]
         self._headers = _header_rules(route)
-        self.order = self._sort_key(path, index)
+        self.rank = (self._priority(), id_)
 
-    def _sort_key(self, path: str | None, index: int) -> tuple[int, ...]:
-        rules = _HOSTS * bool(self._hosts) | _HEADERS * bool(self._headers)
-        rules |= _PATHS * (path is not None) | _METHODS * bool(self._methods)
-        sub = _REGEX_PATH * (self._regex is not None)
-        if self._hosts:
-            sub |= _PLAIN_HOSTS * all(host.pattern is None for host in self._hosts)
-            sub |= _WILDCARD_PORT * any(host.wildcard_with_port for host in self._hosts)
-        priority = _integer(self.route, "regex_priority") if self._regex is not None else 0
-        length = len(paths.wire(self._plain_path)) if self._plain_path is not None else 0
-        return (-rules.bit_count(), -rules, -sub, -len(self._headers), -priority, -length, index)
+    def _priority(self) -> int:
+        attributes = (self._methods, self._hosts, self._headers, self._prefixes or self._regexes)
+        plain_hosts = bool(self._hosts) and not any(host.wildcard for host in self._hosts)
+        low = sum(map(bool, attributes)) << 29
+        low |= min(len(self._headers), 255) << 20
+        low |= (_integer(self.route, "regex_priority") if self._regexes else 0) << 19
+        low |= len(paths.wire(self._prefixes[0])) & 0x7FFFF if self._prefixes else 0
+        low &= 0xFFFFFFFF
+        high = plain_hosts << 60 | bool(self._regexes) << 51
+        if low < 1 << 31:
+            return high | low
+        # A negative number of 32 bits: as an unsigned one of 64 it is 2^63, whatever it was.
+        return 1 << 63 | (high | low & 0x1FFFFFFF if high else 0)
 
     def match(self, request: _Request) -> Match | None:
         if self._methods and request.method not in self._methods:
@@ -108,60 +111,39 @@ class _Candidate:
         return self._result(request.path, found) if found is not None else None
 
     def _match_path(self, path: str) -> _PathMatch | None:
-        if self._regex is not None:
-            return _match_regex(self._regex, path)
-        if self._plain_path is None:
-            return _PathMatch("", path[1:])
-        if not path.startswith(self._plain_path):
-            return None
-        remainder = path[len(self._plain_path) :]
-        return _PathMatch(self._plain_path, paths.sanitize_postfix(remainder))
+        if not self._prefixes and not self._regexes:
+            return _PathMatch()
+        for prefix in self._prefixes:
+            if path.startswith(prefix):
+                return _PathMatch(prefix)
+        for regex in self._regexes:
+            if match := regex.match(path):
+                named = {k: v for k, v in match.groupdict().items() if v is not None}
+                unnamed = tuple(group or "" for group in match.groups())
+                return _PathMatch(match[0], named, unnamed)
+        return None
 
     def _result(self, path: str, found: _PathMatch) -> Match:
         strip = self.route.get("strip_path") is True
-        has_path = self._regex is not None or self._plain_path is not None
-        upstream = paths.join(
-            str((self.service or {}).get("path") or "/"),
-            path,
-            found.remainder,
-            strip=strip,
-            handling=str(self.route.get("path_handling", "v0")),
-        )
+        remainder = paths.sanitize_postfix(path[len(found.prefix) or 1 :])
+        base = str((self.service or {}).get("path") or "/")
         return Match(
             route=self.route,
             service=self.service,
-            upstream_path=paths.escape(upstream),
-            prefix=found.prefix if strip and has_path else None,
+            upstream_path=paths.escape(paths.join(base, path, remainder, strip=strip)),
+            prefix=(found.prefix or None) if strip else None,
             captures_named=found.named,
             captures_unnamed=found.unnamed,
-            captures_match=found.whole,
+            captures_match=found.prefix if found.unnamed else "",
         )
-
-
-def _match_regex(regex: re.Pattern[bytes], path: str) -> _PathMatch | None:
-    data = paths.wire(path)
-    match = regex.match(data)
-    if match is None:
-        return None
-    prefix, remainder = paths.text(data[: match.end()]), paths.text(data[match.end() :])
-    if not match.groups():
-        return _PathMatch(prefix, paths.sanitize_postfix(remainder))
-    return _PathMatch(
-        prefix,
-        paths.sanitize_postfix(remainder),
-        named={k: paths.text(v) for k, v in match.groupdict().items() if v is not None},
-        unnamed=tuple(paths.text(group or b"") for group in match.groups()),
-        whole=path,
-    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
     method: str
     path: str
-    host: str  # as the client sent it
-    host_with_port: str
-    host_without_port: str
+    host: str  # without a port
+    port: int  # the Host header's, or where the gateway listens
     headers: Mapping[str, Sequence[str]]
 
 
@@ -169,37 +151,33 @@ class _Host:
     """One entry of `hosts`: a name, perhaps with a `*` at one end, perhaps with a port."""
 
     def __init__(self, host: str) -> None:
-        self._name = host
-        self.pattern: re.Pattern[str] | None = None
-        has_port = split_port(host)[1] is not None
-        self.wildcard_with_port = "*" in host and has_port
-        if "*" in host:
-            body = ".+".join(re.escape(part) for part in host.split("*"))
-            self.pattern = re.compile(body + ("" if has_port else r"(?::\d+)?") + r"\Z")
+        self._name, self._port = split_port(host)
+        self.wildcard = "*" in host
 
     def matches(self, request: _Request) -> bool:
-        if self.pattern is not None:
-            return self.pattern.match(request.host_with_port) is not None
-        return self._name in (request.host, request.host_without_port)
+        if self._port is not None and self._port != request.port:
+            return False
+        if self._name.startswith("*"):
+            return request.host.endswith(self._name[1:])
+        if self._name.endswith("*"):
+            return request.host.startswith(self._name[:-1])
+        return request.host == self._name
 
 
 class _HeaderRule:
-    """One of a Route's `headers`: any of the values, or one pattern written `~*regex`."""
+    """One of a Route's `headers`: any of the values, `~*` marking regular expressions."""
 
     def __init__(self, name: str, values: Sequence[str]) -> None:
         self._name = name.lower()
-        self._values = frozenset(value.lower() for value in values)
-        self._pattern: re.Pattern[str] | None = None
-        if len(values) == 1 and values[0].startswith("~*"):
-            self._pattern = re.compile(values[0][2:])
+        lowered = [str(value).lower() for value in values]
+        self._values = frozenset(value for value in lowered if not value.startswith("~*"))
+        self._patterns = [re.compile(value[2:]) for value in lowered if value.startswith("~*")]
 
     def matches(self, headers: Mapping[str, Sequence[str]]) -> bool:
         return any(self._matches_value(value.lower()) for value in headers.get(self._name, ()))
 
     def _matches_value(self, value: str) -> bool:
-        if value in self._values:
-            return True
-        return self._pattern is not None and self._pattern.search(value) is not None
+        return value in self._values or any(rule.search(value) for rule in self._patterns)
 
 
 def _header_rules(route: Mapping[str, object]) -> list[_HeaderRule]:
@@ -233,39 +211,45 @@ class Router:
     def __init__(
         self, routes: Iterable[tuple[Mapping[str, object], Mapping[str, object] | None]]
     ) -> None:
-        candidates: list[_Candidate] = []
-        for route, service in routes:
-            each: list[str | None] = [*_strings(route, "paths")]
-            for path in each or [None]:
-                candidates.append(_Candidate(route, service, path, len(candidates)))
-        self._candidates = sorted(candidates, key=lambda candidate: candidate.order)
+        candidates = [
+            _Candidate(route, service, group, id_)
+            for route, service in routes
+            for id_, group in _groups(route)
+        ]
+        self._candidates = sorted(candidates, key=lambda each: each.rank, reverse=True)
 
-    def find(
-        self, method: str, path: str, headers: Headers, *, scheme: str = "http"
-    ) -> Match | None:
-        """The Route of a request; `path` as the client sent it, without the query.
+    def find(self, method: str, path: str, headers: Headers, *, port: int) -> Match | None:
+        """The Route of a request; `path` as the client sent it, without the query; `port` where
+        the gateway listens.
 
-        A path that is not UTF-8 when decoded has none: Kong's router since 3.0 takes only text.
+        A path that is not UTF-8 when decoded has none, as with Kong.
         """
         normal = paths.normalize(path)
         if any("\udc80" <= letter <= "\udcff" for letter in normal):
             return None
         host = next((value for name, value in headers if name.lower() == "host"), "")
-        name, port = split_port(host)
-        default = 443 if scheme == "https" else 80
-        request = _Request(
-            method=method,
-            path=normal,
-            host=host,
-            host_with_port=host if port is not None else f"{host}:{default}",
-            host_without_port=name,
-            headers=_by_name(headers),
-        )
+        name, given = split_port(host)
+        request = _Request(method, normal, name, given or port, _by_name(headers))
         for candidate in self._candidates:
             match = candidate.match(request)
             if match is not None:
                 return match
         return None
+
+
+def _groups(route: Mapping[str, object]) -> list[tuple[str, list[str]]]:
+    """A Route's paths in groups, and the id by which Kong orders each."""
+    by_length: dict[int, list[str]] = {}
+    for path in _strings(route, "paths"):
+        key = 0 if path.startswith("~") else len(paths.wire(path))
+        by_length.setdefault(key, []).append(path)
+    id_ = str(route["id"])
+    if len(by_length) <= 1:
+        return [(id_, next(iter(by_length.values()), []))]
+    return [
+        (str(uuid.uuid5(_SPLIT_ROUTES, f"{id_}#{number}")), group)
+        for number, group in enumerate(by_length.values(), 1)
+    ]
 
 
 def _by_name(headers: Headers) -> Mapping[str, Sequence[str]]:
