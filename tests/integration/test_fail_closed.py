@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.gateways import GatewayFactory, RunningGateway
+from tests.gateways import GatewayFactory, Protocol, RunningGateway
 from tests.integration.decks import KEY, config, deck, route
 from tests.integration.recorder import Recorder
 
@@ -25,7 +25,7 @@ async def provider() -> AsyncIterator[Recorder]:
         yield recorder
 
 
-async def start(gateway: GatewayFactory, provider: Recorder, protocol: str) -> RunningGateway:
+async def start(gateway: GatewayFactory, provider: Recorder, protocol: Protocol) -> RunningGateway:
     configuration = config(provider.url("/v1/chat/completions"))
     return await gateway(deck(route("/chat", configuration)), protocol=protocol)
 
@@ -46,7 +46,7 @@ async def served_again(running: RunningGateway, seconds: float = 20) -> bool:
 
 @PROTOCOLS
 async def test_a_killed_plugin_server_is_an_error_and_then_comes_back(
-    gateway: GatewayFactory, provider: Recorder, protocol: str
+    gateway: GatewayFactory, provider: Recorder, protocol: Protocol
 ) -> None:
     running = await start(gateway, provider, protocol)
     assert await chat(running) == 200
@@ -59,7 +59,7 @@ async def test_a_killed_plugin_server_is_an_error_and_then_comes_back(
 
 @PROTOCOLS
 async def test_killing_it_under_load_lets_nothing_through(
-    gateway: GatewayFactory, provider: Recorder, protocol: str
+    gateway: GatewayFactory, provider: Recorder, protocol: Protocol
 ) -> None:
     running = await start(gateway, provider, protocol)
     assert await chat(running) == 200
@@ -110,7 +110,7 @@ def hostile() -> list[bytes]:
 
 @PROTOCOLS
 async def test_hostile_bytes_on_the_socket_do_not_disturb_others(
-    gateway: GatewayFactory, provider: Recorder, protocol: str
+    gateway: GatewayFactory, provider: Recorder, protocol: Protocol
 ) -> None:
     running = await start(gateway, provider, protocol)
     if running.kind != "standin":
