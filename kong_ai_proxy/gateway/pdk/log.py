@@ -27,6 +27,8 @@ _REDACTED = ("authorization", "proxy-authorization")
 
 
 def _message(args: tuple[object, ...]) -> str:
+    if not args:
+        raise LuaError("bad argument #1 to 'select' (index out of range)")
     return "".join(to_string(arg) for arg in args)
 
 

@@ -17,19 +17,21 @@ def _boundary(content_type: str) -> str | None:
     return (match[1] or match[2]).strip() if match else None
 
 
-def parse_multipart(raw: bytes, content_type: str) -> dict[str, list[str]]:
-    """Each part's name with the list of its values; parts without a name are left out."""
+def parse_multipart(raw: bytes, content_type: str) -> dict[str, str | list[str]]:
+    """Each part's name with its value, a list where a name comes more than once; parts without a
+    name are left out.
+    """
     boundary = _boundary(content_type)
     found: dict[str, list[str]] = {}
     if not boundary:
-        return found
+        return {}
     for part in (b"\r\n" + raw).split(b"\r\n--" + boundary.encode())[1:]:
         head, blank, value = part.partition(b"\r\n\r\n")
         match = _NAME.search(head)
         if blank and match:
             name = match[1].decode("utf-8", "surrogateescape")
             found.setdefault(name, []).append(value.decode("utf-8", "surrogateescape"))
-    return found
+    return {name: many[0] if len(many) == 1 else many for name, many in found.items()}
 
 
 def build_multipart(args: Mapping[object, object], content_type: str) -> tuple[bytes, str]:

@@ -17,6 +17,7 @@ from kong_ai_proxy.gateway.pdk.base import (
     lua_type,
     method,
     text,
+    to_string,
 )
 from kong_ai_proxy.gateway.pdk.headers import find
 from kong_ai_proxy.gateway.pdk.request import (
@@ -136,16 +137,17 @@ def get_memory_stats(call: Call, unit: object = None, scale: object = None) -> d
 
 @method("ctx.shared.get", in_timer=True)
 def shared_get(call: Call, key: object = None) -> object:
-    return None if key is None else call.ctx.shared.get(text(key, "key must be a string"))
+    return call.ctx.shared.get(to_string(key))
 
 
 @method("ctx.shared.set", in_timer=True)
 def shared_set(call: Call, key: object = None, value: object = None) -> None:
-    name = text(key, "table index is nil")
+    if key is None:
+        raise LuaError("table index is nil")
     if value is None:
-        call.ctx.shared.pop(name, None)
+        call.ctx.shared.pop(to_string(key), None)
     else:
-        call.ctx.shared[name] = value
+        call.ctx.shared[to_string(key)] = value
 
 
 @method("nginx.get_ctx", in_timer=True)
@@ -153,12 +155,14 @@ def get_ctx(call: Call, key: object = None) -> object:
     ctx = call.ctx
     if key in ("KONG_PROCESSING_START", "KONG_ACCESS_START"):
         return int(ctx.started_at * 1000)
-    return None if key is None else ctx.ngx_ctx.get(text(key, "key must be a string"))
+    return ctx.ngx_ctx.get(to_string(key))
 
 
 @method("nginx.set_ctx", in_timer=True)
 def set_ctx(call: Call, key: object = None, value: object = None) -> None:
-    call.ctx.ngx_ctx[text(key, "table index is nil")] = value
+    if key is None:
+        raise LuaError("table index is nil")
+    call.ctx.ngx_ctx[to_string(key)] = value
 
 
 @method("nginx.req_start_time", in_timer=True)
@@ -179,14 +183,6 @@ def get_tls1_version_str(call: Call) -> str | None:
 def _nginx_request_id(call: Call) -> str:
     """nginx's own id of the request is another one than Kong's."""
     return hashlib.blake2b(call.ctx.request_id.encode(), digest_size=16).hexdigest()
-
-
-def _host_header(call: Call) -> str:
-    upstream = call.ctx.upstream
-    if upstream.host_header is not None:
-        return upstream.host_header
-    usual = 443 if upstream.scheme == "https" else 80
-    return upstream.host if upstream.port == usual else f"{upstream.host}:{upstream.port}"
 
 
 def _query(call: Call) -> str | None:
@@ -217,7 +213,7 @@ _VARIABLES: dict[str, Callable[[Call], object]] = {
     "content_type": lambda call: _header(call, "content-type"),
     "content_length": lambda call: _header(call, "content-length"),
     "upstream_scheme": lambda call: call.ctx.upstream.scheme,
-    "upstream_host": _host_header,
+    "upstream_host": lambda call: call.ctx.upstream.host_header or "",
     "upstream_uri": lambda call: call.ctx.upstream.path,
     "upstream_x_forwarded_proto": lambda call: call.ctx.client.scheme,
     "upstream_x_forwarded_host": lambda call: call.ctx.client.host,

@@ -105,8 +105,17 @@ def get_headers(call: Call, max_headers: object = None) -> dict[str, object]:
 
 @method("request.get_header", in_timer=True)
 def get_header(call: Call, name: object = None) -> str | None:
-    found = find(headers_of(call), text(name, "header name must be a string"))
-    return found[0] if found else None
+    """The header's first value. Kong reads nginx's variable, where `-` and `_` are the same; the
+    table, where they are not, only when that holds ", ", as it does for several values.
+    """
+    wanted = text(name, "header name must be a string")
+    headers = headers_of(call)
+    joined = ", ".join(find(headers, wanted))
+    if call.phase != "log" and ", " not in joined:
+        return joined if joined or find(headers, wanted) else None
+    lines = table(headers)
+    value = lines.get(wanted, lines.get(wanted.lower().replace("_", "-")))
+    return str(value[0]) if isinstance(value, list) else value if isinstance(value, str) else None
 
 
 @method("request.get_raw_body", BEFORE_CONTENT)

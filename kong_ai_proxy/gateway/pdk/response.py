@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 
 from kong_ai_proxy.gateway import answers
 from kong_ai_proxy.gateway.context import Exit, Headers, RequestContext, Response
@@ -13,7 +14,6 @@ from kong_ai_proxy.gateway.pdk.base import (
     Call,
     ExitedError,
     LuaError,
-    integer,
     log,
     lua_type,
     method,
@@ -21,8 +21,11 @@ from kong_ai_proxy.gateway.pdk.base import (
 )
 
 _JSON = "application/json; charset=utf-8"
-_NO_CONTENT = 204
+_NO_BODY = (204, 304)
 _ERRORS = 400
+# Without a body, Kong's error pages answer for these, nginx's own pages for the others.
+_KONG_PAGES = frozenset({400, 404, 405, 408, 411, 412, 413, 414, 417, 494, 500, 502, 503, 504})
+_NGINX_PAGES = frozenset({401, 402, 403, 406, 409, 410, 415, 416, 421, 429, 501, 505, 507})
 _BODIES = ("body_filter",)
 
 
@@ -39,10 +42,23 @@ def _answer(ctx: RequestContext, status: int, body: bytes | None, headers: Heade
     for name in dict.fromkeys(name for name, _ in headers):
         lines.replace(merged, name, [value for key, value in headers if key == name])
     given = any(name.lower() == "content-length" for name, _ in headers)
-    if not given and (body is not None or status != _NO_CONTENT):  # nginx sends 204 without
+    if not given and (body is not None or status != _NO_BODY[0]):
         lines.replace(merged, "Content-Length", [str(len(body or b""))])
     ctx.response_headers = []
-    ctx.exit = Exit(status, body or b"", merged)
+    ctx.exit = Exit(status, b"" if status in _NO_BODY else body or b"", merged)
+
+
+def _page(ctx: RequestContext, status: int) -> tuple[bytes | None, Headers]:
+    """What an exit without a body sends."""
+    if status in _KONG_PAGES:
+        accept = ", ".join(lines.find(ctx.client.headers, "accept")) or "*/*"
+        found = answers.error(status, request_id=ctx.request_id, accept=accept)
+        return found.body, found.headers
+    if status in _NGINX_PAGES:
+        title = f"{status} {HTTPStatus(status).phrase}"
+        page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\r\n"
+        return page.encode(), [("Content-Type", "text/html; charset=UTF-8")]
+    return None, []
 
 
 def _dashes(name: str) -> str:
@@ -70,6 +86,9 @@ def exit_(call: Call, status: object = None, body: object = None, headers: objec
         if not _is_transfer_encoding(call, name):
             found.extend((_dashes(name), line) for line in lines.values(value))
     content = _content(body)
+    if content is None:
+        content, own = _page(call.ctx, code)
+        found.extend(own)
     if lua_type(body) == "table" and not any(n.lower() == "content-type" for n, _ in found):
         found.append(("Content-Type", _JSON))
     _answer(call.ctx, code, content, found)
@@ -79,7 +98,8 @@ def exit_(call: Call, status: object = None, body: object = None, headers: objec
 def _code(status: object, least: int) -> int:
     if lua_type(status) != "number":
         raise LuaError("code must be a number")
-    code = integer(status, f"code must be a number between {least} and 599")
+    assert isinstance(status, int | float)
+    code = int(status)
     if not least <= code <= 599:
         raise LuaError(f"code must be a number between {least} and 599")
     return code
@@ -90,8 +110,17 @@ def _content(body: object) -> bytes | None:
         return body
     if isinstance(body, str):
         return body.encode("utf-8", "surrogateescape")
-    encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
-    return encoded.replace("/", "\\/").encode("utf-8", "surrogateescape")  # as lua-cjson does
+    encoded = json.dumps(_tables(body), separators=(",", ":"), ensure_ascii=False)
+    return encoded.encode("utf-8", "surrogateescape")
+
+
+def _tables(value: object) -> object:
+    """Lua cannot tell an empty list from an empty table: its JSON encoder writes {}."""
+    if isinstance(value, list):
+        return [_tables(item) for item in value] or {}
+    if isinstance(value, dict):
+        return {key: _tables(item) for key, item in value.items()}
+    return value
 
 
 @method("response.error", RESPONSE_OPEN)
@@ -128,7 +157,7 @@ def set_header(call: Call, name: object = None, value: object = None) -> None:
 @method("response.add_header", RESPONSE_OPEN)
 def add_header(call: Call, name: object = None, value: object = None) -> None:
     checked = lines.check(name, value)
-    lines.append(call.ctx.response_headers, checked, lines.values(value))
+    lines.append(call.ctx.response_headers, _dashes(checked), lines.values(value))
 
 
 @method("response.clear_header", RESPONSE_OPEN)

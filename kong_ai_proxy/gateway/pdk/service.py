@@ -20,7 +20,14 @@ from kong_ai_proxy.gateway.pdk.base import (
     to_string,
 )
 from kong_ai_proxy.gateway.pdk.multipart import build_multipart
-from kong_ai_proxy.gateway.pdk.request import FORM, JSON, MULTIPART, get_header, query_of
+from kong_ai_proxy.gateway.pdk.request import (
+    FORM,
+    JSON,
+    MULTIPART,
+    get_header,
+    headers_of,
+    query_of,
+)
 
 _MAX_PORT = 65535
 _MAX_RETRIES = 32767
@@ -138,9 +145,8 @@ def set_query(call: Call, args: object = None) -> None:
 @method("service.request.clear_query_arg", REWRITE_ACCESS)
 def clear_query_arg(call: Call, name: object = None) -> None:
     wanted = text(name, "query argument name must be a string")
-    parts = query_of(call).split("&")
-    kept = [part for part in parts if wanted not in uri.parse(part, 1)]
-    _use_query(call, "&".join(kept).replace("+", "%20"))
+    if query_of(call):
+        _use_query(call, uri.remove(query_of(call), wanted))
 
 
 @method("service.request.set_method", REWRITE_ACCESS)
@@ -160,15 +166,9 @@ def _both(call: Call) -> tuple[Headers, Headers]:
     return ctx.request_headers, ctx.upstream.headers
 
 
-def _use_host(call: Call, value: object) -> None:
-    if lua_type(value) == "table":  # an nginx variable holds a string
-        raise LuaError("string value expected, but got table")
-    call.ctx.upstream.host_header = to_string(value)
-
-
 def _set(call: Call, name: str, value: object) -> None:
     if name.lower() == "host":
-        _use_host(call, value)
+        call.ctx.upstream.host_header = to_string(value)
     for headers in _both(call):
         lines.replace(headers, name, lines.values(value))
 
@@ -183,14 +183,14 @@ def set_header(call: Call, name: object = None, value: object = None) -> None:
 
 @method("service.request.add_header", REWRITE_ACCESS)
 def add_header(call: Call, name: object = None, value: object = None) -> None:
-    """Adds one value. A list makes Kong nest tables, which nginx refuses."""
+    """Adds one value; of a list, Kong adds the text that Lua has for a table."""
     checked = lines.check(name, value)
     if checked.lower() == "host":
-        _use_host(call, value)
-    if lua_type(value) == "table":
-        raise LuaError("bad argument: string, number, or array table expected, got table")
+        call.ctx.upstream.host_header = to_string(value)
+    found = lines.find(headers_of(call), checked)
+    found.append(to_string(value) or " ")
     for headers in _both(call):
-        lines.append(headers, checked, lines.values(value))
+        lines.replace(headers, checked, found)
 
 
 @method("service.request.clear_header", REWRITE_ACCESS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from kong_ai_proxy.gateway.pdk.base import LuaError, lua_type, to_string
 from kong_ai_proxy.gateway.pdk.headers import escape
@@ -68,11 +68,14 @@ def _unescape(value: str) -> str:
 def parse(query: str, limit: int) -> dict[str, object]:
     """nginx's table of arguments: True for a name without `=`, a list for a repeated name."""
     found: dict[str, object] = {}
-    for item in query.split("&")[: limit if query else 0]:
+    for item in query.split("&"):
         name, equals, value = item.partition("=")
         key = _unescape(name)
         if not key:
             continue
+        if limit == 0:
+            break
+        limit -= 1
         new: object = _unescape(value) if equals else True
         have = found.get(key)
         if have is None:
@@ -85,12 +88,14 @@ def parse(query: str, limit: int) -> dict[str, object]:
 
 
 def _argument(name: str, value: object) -> str:
-    if value is True:
-        return quote(name, safe="", errors="surrogateescape")
     if value is False:
         return ""
-    key = quote(name, safe="", errors="surrogateescape")
-    return f"{key}={quote(to_string(value), safe='', errors='surrogateescape')}"
+    key = _component(name)
+    return key if value is True else f"{key}={_component(to_string(value))}"
+
+
+def _component(value: str) -> str:
+    return quote(value, safe="!'()*", errors="surrogateescape")
 
 
 def encode(args: object) -> str:
@@ -106,8 +111,17 @@ def encode(args: object) -> str:
     for name, value in args.items():
         if not isinstance(name, str):
             raise LuaError("arg keys must be strings")
-        many = value if isinstance(value, list) else [value]
+        many = list(value.values()) if isinstance(value, dict) else value
+        many = many if isinstance(many, list) else [many]
         if any(lua_type(item) == "table" for item in many):
             raise LuaError("attempt to use table as query arg value")
         found.append("&".join(_argument(name, item) for item in many if item is not False))
     return "&".join(sorted(found))
+
+
+def remove(query: str, name: str) -> str:
+    """`clear_query_arg`: the other arguments, written again as form data with %20 for a space."""
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    kept = [(key, value) for key, value in pairs if key != name]
+    encoded = urlencode(kept, safe="*", errors="surrogateescape")
+    return encoded.replace("~", "%7E").replace("+", "%20")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from kong_ai_proxy.gateway.pdk import Call, LuaError
 from kong_ai_proxy.gateway.rpc import msgpack as mp

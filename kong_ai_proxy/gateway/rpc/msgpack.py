@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from kong_ai_proxy.gateway.pdk import METHODS, Call, LuaError, invoke
 from kong_ai_proxy.gateway.pdk.base import log
@@ -87,10 +87,12 @@ def arguments(args: object) -> list[object]:
 
 
 def _packable(value: object) -> object:
-    """Lua writes an empty table as an array, and a number without fraction as an integer."""
+    """Lua writes an empty table as an array, one with holes as a map, 1.0 as 1."""
     if isinstance(value, Mapping):
         return {key: _packable(item) for key, item in value.items()} if value else []
     if isinstance(value, list | tuple):
+        if None in value:
+            return {i: _packable(item) for i, item in enumerate(value, 1) if item is not None}
         return [_packable(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -137,6 +139,8 @@ def call_pdk(call: Call, name: object, args: Sequence[object]) -> tuple[str, byt
     if not isinstance(name, str):
         raise LuaError("bad argument #1 to 'gmatch' (string expected)")
     if name not in METHODS:
+        if any(known.startswith(f"{name}.") for known in METHODS):
+            raise LuaError("attempt to call local 'method' (a table value)")
         log(call, "error", f"could not find pdk method: {name}")
         return "plugin.Step", None
     value = invoke(call, name, args)
