@@ -100,13 +100,13 @@ async def _run(options: argparse.Namespace) -> None:
     if _lacks_protobuf():
         raise DevError("protobuf is not installed: pip install 'kong-ai-proxy[standin]'")
     _require_free_ports(options.port)
-    ended = _on_signals()
-    async with contextlib.AsyncExitStack() as stack:
-        plan = await _plan(options, stack)
-        gateway = await stack.enter_async_context(_gateway(plan, options.port))
-        _introduce(gateway, plan)
-        await ended.wait()
-        print("\nStopping.", flush=True)
+    _end_on_signals()
+    with contextlib.suppress(asyncio.CancelledError):
+        async with contextlib.AsyncExitStack() as stack:
+            plan = await _plan(options, stack)
+            gateway = await stack.enter_async_context(_gateway(plan, options.port))
+            _introduce(gateway, plan)
+            await asyncio.Event().wait()
 
 
 def _lacks_protobuf() -> bool:
@@ -116,13 +116,20 @@ def _lacks_protobuf() -> bool:
         return True
 
 
-def _on_signals() -> asyncio.Event:
-    """An event that SIGINT or SIGTERM sets."""
-    ended = asyncio.Event()
+def _end_on_signals() -> None:
+    """Cancel this task on the first SIGINT or SIGTERM; others must not disturb the cleaning up."""
+    task = asyncio.current_task()
+    assert task is not None
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: None)
+        print("\nStopping.", flush=True)
+        task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
-    return ended
+        loop.add_signal_handler(number, end)
 
 
 def _require_free_ports(port: int) -> None:

@@ -50,6 +50,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
 )
 _KEEP_SEEN: Final = 100
 _KEEP_BYTES: Final = 1024 * 1024
+_END_SECONDS: Final = 1.0  # for answers under way when it stops
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ class Provider:
     ) -> Provider:
         """Listen on 127.0.0.1; port 0 takes a free one. Raises OSError for a taken port."""
         app = application(Settings(api_key, word_seconds))
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=_END_SECONDS
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", port).start()
