@@ -78,6 +78,7 @@ class RunningGateway(abc.ABC):
     kind: str
     url: str
     admin_url: str
+    plugin_server_socket: str | None = None  # None where this machine cannot reach it
 
     @abc.abstractmethod
     def log(self) -> str:
@@ -231,6 +232,7 @@ class StandIn(RunningGateway):
         self.server = server
         self.gateway = gateway
         self.url, self.admin_url = gateway.url, gateway.admin_url
+        self.plugin_server_socket = str(server.socket)
         self._errors = errors
         self._log_start = len(server.log())
 
@@ -392,7 +394,7 @@ class InstalledKong(Kong):
         self.folder = Path(tempfile.mkdtemp(prefix="kap-"))
         self.prefix = self.folder / "kong"
         self.conf = self.folder / "kong.conf"
-        self.socket = str(self.folder / "p.sock")
+        self.socket = self.plugin_server_socket = str(self.folder / "p.sock")
 
     @override
     def start(self) -> None:
