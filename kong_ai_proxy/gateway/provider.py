@@ -17,6 +17,7 @@ Each capability is a module with `ROUTES`; `application` puts them together.
 from __future__ import annotations
 
 import hmac
+import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from kong_ai_proxy.gateway.provider_http import (
     json_response,
     label,
 )
+
+_LOGGER = logging.getLogger("kong_ai_proxy.gateway")
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 
@@ -97,6 +100,12 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         )
     except web.HTTPNotFound:
         return _plain(404, f"Invalid URL ({request.method} {request.path})")
+    except (web.HTTPException, ConnectionError):
+        raise
+    except Exception:
+        _LOGGER.exception("%s %s", request.method, request.path)
+        text = "The stand-in provider failed; its log says why."
+        return json_response(ApiError(500, text, kind="server_error").body, 500)
 
 
 def _plain(status: int, message: str, code: str | None = None) -> web.Response:

@@ -15,6 +15,7 @@ from kong_ai_proxy.gateway.provider_chat_check import check_chat, words_of
 from kong_ai_proxy.gateway.provider_example import example
 from kong_ai_proxy.gateway.provider_http import (
     FINGERPRINT,
+    ApiError,
     Json,
     Route,
     json_response,
@@ -127,7 +128,7 @@ def _text(body: Json, question: str, number: int) -> str:
     wanted = body.get("response_format", {"type": "text"})
     if wanted["type"] == "json_schema":
         schema = wanted["json_schema"].get("schema", {})
-        return orjson.dumps(example(schema, question, every=True)).decode()
+        return _written_example(schema, question, "response_format", every=True)
     last = body["messages"][-1]
     if last["role"] in ("tool", "function"):
         answer = text.reply_to_tool(question, words_of(last), number)
@@ -142,7 +143,7 @@ def _offered(body: Json) -> tuple[list[Json], bool]:
     """The tools that may be called, and whether the request names the one that must be."""
     functions = [{"type": "function", "function": f} for f in body.get("functions", [])]
     tools = body.get("tools", functions)
-    choice = body.get("tool_choice", body.get("function_call", "auto"))
+    choice: Any = body.get("tool_choice", body.get("function_call", "auto"))
     if choice == "none":
         return [], False
     if isinstance(choice, str):
@@ -171,9 +172,17 @@ def _call(tool: Json, question: str) -> Json:
         return {**call, "custom": {"name": _name(tool), "input": question or text.LABEL}}
     parameters = tool["function"].get("parameters") or {}
     strict = bool(tool["function"].get("strict"))
-    arguments = example({"type": "object", **parameters}, question, every=strict)
-    written = orjson.dumps(arguments).decode()
-    return {**call, "function": {"name": _name(tool), "arguments": written}}
+    schema = {"type": "object", **parameters}
+    arguments = _written_example(schema, question, "tools", every=strict)
+    return {**call, "function": {"name": _name(tool), "arguments": arguments}}
+
+
+def _written_example(schema: Any, question: str, param: str, *, every: bool) -> str:
+    """JSON that fits a client's schema. Raises ApiError 400 for one that makes no sense."""
+    try:
+        return orjson.dumps(example(schema, question, every=every)).decode()
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ApiError(400, f"Invalid schema in '{param}': {error}.", param=param) from None
 
 
 def _logprobs(body: Json, pieces: tuple[str, ...]) -> Json | None:

@@ -252,6 +252,8 @@ def _check_function(function: Json, path: str) -> None:
 
 
 def _check_tool_choice(given: Json) -> None:
+    if isinstance(given.get("function_call"), dict):
+        _member(given["function_call"], "name", "function_call", _STRING)
     choice = given.get("tool_choice")
     if choice is None:
         return

@@ -81,8 +81,8 @@ def lua_table(value: object, space: str = "  ", indent: str = "") -> str:
     for key in sorted(key for key in items if isinstance(key, str)):
         label = key if key.isidentifier() else f'["{key}"]'
         lines.append(f"{inner}{label}{equals}{lua_table(items[key], space, inner)}")
-    for key in sorted(key for key in items if isinstance(key, int) and key > run):
-        lines.append(f"{inner}[{key}]{equals}{lua_table(items[key], space, inner)}")
+    for place in sorted(key for key in items if isinstance(key, int) and key > run):
+        lines.append(f"{inner}[{place}]{equals}{lua_table(items[place], space, inner)}")
     body = f",{end}".join(lines)
     return f"{{{end}{body}{end if lines else ''}{indent}}}"
 

@@ -341,6 +341,22 @@ _ASKS = {"role": "assistant", "tool_calls": [_CALL]}
             "response_format.json_schema",
             "missing_required_parameter",
         ),
+        (
+            {"functions": [_MAIL["function"]], "function_call": {}},
+            "function_call.name",
+            "missing_required_parameter",
+        ),
+        ({"tools": [tool("f", {"required": 5})]}, "tools", None),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {"type": "integer", "multipleOf": 0}},
+                }
+            },
+            "response_format",
+            None,
+        ),
         ({"modalities": ["text", "audio"]}, "modalities", "unsupported_value"),
         ({"metadata": {"k": 1}}, "metadata.k", "invalid_type"),
         ({"top_k": 5}, None, None),
