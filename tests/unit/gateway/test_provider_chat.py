@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 from openai.types.chat import completion_create_params
 
@@ -265,6 +266,23 @@ async def test_json_schema_gives_a_value_that_fits() -> None:
             response_format={"type": "json_schema", "json_schema": described},
         )
     assert json.loads(answer.choices[0].message.content or "") == {"name": "Ada", "tags": ["a"] * 2}
+
+
+class _Answer(pydantic.BaseModel):
+    city: str
+    kind: Literal["capital", "town"]
+    tags: list[str]
+    size: int | None
+
+
+async def test_the_official_client_parses_a_structured_answer() -> None:
+    async with client() as official:
+        answer = await official.chat.completions.parse(
+            model="m", messages=said("Tell me of Ada"), response_format=_Answer
+        )
+    assert answer.choices[0].message.parsed == _Answer(
+        city="Ada", kind="capital", tags=["Ada"], size=1
+    )
 
 
 # -- what is refused -------------------------------------------------------------------------------

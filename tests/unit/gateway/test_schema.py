@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lupa.luajit21 import LuaRuntime
 
 from kong_ai_proxy.gateway.schema import PluginSchema, SchemaError
+from kong_ai_proxy.gateway.schema_values import lua_pattern
 
 _RECORDED = json.loads((Path(__file__).parent / "schema_answers.json").read_text("utf-8"))
 _CASES = [
@@ -20,6 +24,9 @@ _CASES = [
                  id=f"{case['title']}-{number}")
     for number, case in enumerate(_RECORDED["cases"])
 ]  # fmt: skip
+
+
+_LUA_MATCHES = LuaRuntime().eval("function(s, p) return string.match(s, p) ~= nil end")
 
 
 def _like_lua(value: Any) -> Any:
@@ -89,6 +96,38 @@ def test_lua_patterns_without_counterpart_are_refused(pattern: str) -> None:
     schema = PluginSchema(_document({"x": {"type": "string", "match": pattern}}))
     with pytest.raises(ValueError, match="Lua pattern"):
         schema.process({"x": "a"})
+
+
+_ITEMS = [
+    "a",
+    "b",
+    ".",
+    "%a",
+    "%d",
+    "%s",
+    "%w",
+    "%p",
+    "%A",
+    "%W",
+    "[ab]",
+    "[^a]",
+    "[a-c1]",
+    "[%d-]",
+]
+_ITEMS += ["[%a_]", "%.", "%-", "-", "/", "(a)", "(b*)", "[]a]", "[^]]", "%%", "+", "?", "*"]
+_REPEATED = st.tuples(st.sampled_from(_ITEMS), st.sampled_from(["", "*", "+", "-", "?"])).map(
+    "".join
+)
+_PATTERNS = st.tuples(
+    st.sampled_from(["", "^"]),
+    st.lists(_REPEATED, min_size=1).map("".join),
+    st.sampled_from(["", "$"]),
+).map("".join)
+
+
+@given(_PATTERNS, st.text("ab1 -./%c]_+A", max_size=6))
+def test_a_pattern_matches_what_it_matches_in_lua(pattern: str, text: str) -> None:
+    assert (lua_pattern(pattern).search(text) is not None) == _LUA_MATCHES(text, pattern)
 
 
 # -- references and secrets ------------------------------------------------------------------------
