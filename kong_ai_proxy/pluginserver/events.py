@@ -267,6 +267,11 @@ class Events:
         """An event has ended."""
         self._running.pop(event, None)
 
+    def kill(self) -> None:
+        """End what is left without a word."""
+        for event in list(self._running):
+            event.kill()
+
     def _set_timer(self) -> None:
         assert self._loop is not None
         pause = min(1.0, self.seconds / 8)

@@ -83,6 +83,7 @@ class PluginServer:
             await asyncio.wait(self._opening)
         for session in list(self._sessions):
             session.close()
+        self._events.kill()  # of which Kong had said no more
         if not await self._emptied():
             for session in list(self._sessions):
                 session.abort()
