@@ -20,7 +20,7 @@ _UNKNOWN = "unknown field"
 _DESCRIPTIVE = {
     "type", "required", "default", "referenceable", "encrypted", "description", "deprecation",
     "err", "fields", "elements", "keys", "values", "entity_checks", "reference", "on_delete",
-    "abstract", "auto", "immutable", "unique", "indexed", "examples", "legacy",
+    "immutable", "unique", "indexed", "examples",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_integer(value: object) -> bool:
-    return _is_number(value) and float(value).is_integer()  # type: ignore[arg-type]
+    return value.is_integer() if isinstance(value, float) else _is_number(value)
 
 
 def _is_sequence(value: object) -> bool:
@@ -78,6 +78,7 @@ def compiled(field: Mapping[str, Any], where: str) -> Field:
 
 
 def named(fields: list[dict[str, Any]], where: str) -> dict[str, Field]:
+    """A document's list of fields by name, in its order."""
     pairs = [pair for entry in fields for pair in entry.items()]
     return {name: compiled(field, f"{where}.{name}") for name, field in pairs}
 
@@ -103,6 +104,7 @@ def _default(field: Field) -> Any:
 
 
 def fill_fields(fields: dict[str, Field], data: Any) -> dict[Any, Any]:
+    """A record's values with the defaults of what is absent; an array is taken by place."""
     out = dict(enumerate(data, 1)) if isinstance(data, list) else dict(data)
     for name, field in fields.items():
         value = _fill(field, out.get(name, MISSING))
@@ -198,6 +200,7 @@ def _validate_foreign(value: Any) -> Errors | None:
 
 
 def validate_record(record: Field, data: Any) -> Errors:
+    """What is wrong with a record, by field; empty when nothing is."""
     fields = record["fields"]
     values = dict(enumerate(data, 1)) if isinstance(data, list) else data
     errors: Errors = {}

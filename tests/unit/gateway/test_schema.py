@@ -66,6 +66,17 @@ def test_process_leaves_its_argument_alone() -> None:
     assert given == {"list": [{}]}
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1.5])
+def test_a_number_that_is_not_whole_is_no_integer(value: float) -> None:
+    with pytest.raises(SchemaError, match="expected an integer"):
+        PluginSchema(_document({"x": {"type": "integer"}})).process({"x": value})
+
+
+def test_an_integer_may_be_larger_than_any_float() -> None:
+    schema = PluginSchema(_document({"x": {"type": "integer"}}))
+    assert schema.process({"x": 10**400}) == {"x": 10**400}
+
+
 def test_an_error_is_the_body_of_the_admin_api() -> None:
     schema = PluginSchema(_document({"x": {"type": "string", "required": True}}))
     with pytest.raises(SchemaError) as caught:
