@@ -79,8 +79,8 @@ class DeclarativeError(admin.DeclarativeError):
         lines = []
         for where, wrong in problems:
             _nest(fields, where, wrong)
-            place = f"{deck.name}:{deck.line(where)}: {_place(where)}"
-            lines += [f"{place}{path}: {text}" for path, text in _flat(wrong)]
+            for path, text in _flat(wrong, where):
+                lines.append(f"{deck.name}:{deck.line(path)}: {_place(path)}: {text}")
         return cls(fields, lines)
 
 
@@ -89,13 +89,14 @@ def _place(where: Where) -> str:
     return text.removeprefix(".")
 
 
-def _flat(fields: object, path: str = "") -> Iterable[tuple[str, str]]:
+def _flat(fields: object, path: Where) -> Iterable[tuple[Where, str]]:
+    """Each problem of a nest of them, with its place. Rules between fields are lists of texts."""
     if isinstance(fields, Mapping):
         for name, value in fields.items():
-            yield from _flat(value, f"{path}.{name}")
+            yield from _flat(value, (*path, name))
     elif isinstance(fields, list):
         for number, value in enumerate(fields):
-            yield from _flat(value, path if isinstance(value, str) else f"{path}[{number}]")
+            yield from _flat(value, path if isinstance(value, str) else (*path, number))
     elif fields is not None:
         yield path, str(fields)
 
