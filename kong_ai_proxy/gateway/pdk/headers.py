@@ -28,6 +28,12 @@ def escape(pattern: re.Pattern[bytes], value: str) -> str:
     return pattern.sub(_percent, raw).decode("utf-8", "surrogateescape")
 
 
+def _safe(value: str) -> str:
+    if value.isascii() and value.isprintable():
+        return value
+    return escape(_UNSAFE_VALUE, value)
+
+
 def check_value(name: object, value: object, scalar: str) -> None:
     """LuaError unless a header may have this value; `scalar` names what it may be in the text."""
     kind = lua_type(value)
@@ -89,9 +95,9 @@ def values(value: object) -> list[str]:
 def replace(headers: Headers, name: str, lines: list[str]) -> None:
     """Set `name` in place: nginx keeps the spelling and the place of a header that is there."""
     name = escape(_UNSAFE_NAME, name)
-    lines = [escape(_UNSAFE_VALUE, line) for line in lines]
-    wanted = name.lower()
-    places = [i for i, (key, _) in enumerate(headers) if key.lower() == wanted]
+    lines = [_safe(line) for line in lines]
+    wanted, size = name.lower(), len(name)
+    places = [i for i, (key, _) in enumerate(headers) if len(key) == size and key.lower() == wanted]
     for place in reversed(places[1:] if lines else places):
         del headers[place]
     if not lines:
@@ -105,7 +111,7 @@ def replace(headers: Headers, name: str, lines: list[str]) -> None:
 def append(headers: Headers, name: str, lines: list[str]) -> None:
     """Add header lines behind those that are there."""
     name = escape(_UNSAFE_NAME, name)
-    headers.extend((name, escape(_UNSAFE_VALUE, line)) for line in lines)
+    headers.extend((name, _safe(line)) for line in lines)
 
 
 def find(headers: Headers, name: str) -> list[str]:

@@ -206,34 +206,33 @@ def lua_list(message: Any) -> list[object]:
     return [lua_value(value) for value in message.values]
 
 
-def put_value(message: Any, value: object) -> None:
-    """A Lua value as Kong writes it: null as 1, an empty list as an empty struct, a list up to
-    its first nil.
+def value_fields(value: object) -> dict[str, object]:
+    """The fields of the Value that Kong writes for a Lua value: null as 1, an empty list as an
+    empty struct, a list up to its first nil.
     """
     if isinstance(value, str):
-        message.string_value = _raw(value)
-    elif value is None:
-        message.null_value = 1
-    elif isinstance(value, bool):
-        message.bool_value = value
-    elif isinstance(value, int | float):
-        message.number_value = value
-    elif isinstance(value, bytes):
-        message.string_value = value
-    elif isinstance(value, list) and value and value[0] is not None:
-        message.list_value.SetInParent()
-        for item in value:
-            if item is None:
-                break
-            put_value(message.list_value.values.add(), item)
-    else:
-        message.struct_value.SetInParent()
-        put_struct(message.struct_value, value if isinstance(value, Mapping) else {})
+        return {"string_value": _raw(value)}
+    if value is None:
+        return {"null_value": 1}
+    if isinstance(value, bool):
+        return {"bool_value": value}
+    if isinstance(value, int | float):
+        return {"number_value": value}
+    if isinstance(value, bytes):
+        return {"string_value": value}
+    if isinstance(value, list) and value and value[0] is not None:
+        found = value[: value.index(None)] if None in value else value
+        return {"list_value": {"values": [value_fields(item) for item in found]}}
+    return {"struct_value": struct_fields(value if isinstance(value, Mapping) else {})}
 
 
-def put_struct(message: Any, table: Mapping[str, object]) -> None:
+def struct_fields(table: Mapping[str, object]) -> dict[str, object]:
+    """The fields of the Struct for a table."""
+    found = []
     for key, value in table.items():
-        put_value(message.fields.add(key=_raw(key)).value, value)
+        fields = {"string_value": _raw(value)} if type(value) is str else value_fields(value)
+        found.append({"key": _raw(key), "value": fields})
+    return {"fields": found}
 
 
 # --- arguments: bytes to the values that Kong's Lua function gets
@@ -377,16 +376,12 @@ def _entity(kind: str) -> Callable[[Call, object], bytes]:
 
 
 def _value_result(call: Call, value: object) -> bytes:
-    message = MESSAGES["Value"]()
-    put_value(message, value)
-    return bytes(message.SerializeToString())
+    return bytes(MESSAGES["Value"](**value_fields(value)).SerializeToString())
 
 
 def _struct_result(call: Call, value: object) -> bytes:
-    message = MESSAGES["Struct"]()
-    if isinstance(value, dict):
-        put_struct(message, value)
-    return bytes(message.SerializeToString())
+    table = value if isinstance(value, dict) else {}
+    return bytes(MESSAGES["Struct"](**struct_fields(table)).SerializeToString())
 
 
 def _body_result(call: Call, value: object) -> bytes:

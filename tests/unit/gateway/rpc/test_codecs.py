@@ -44,8 +44,7 @@ def ask(ctx: RequestContext, method: str, argument: bytes = b"") -> bytes:
 
 
 def kv(key: str, value: object) -> bytes:
-    message = pb.MESSAGES["KV"](k=key.encode())
-    pb.put_value(message.v, value)
+    message = pb.MESSAGES["KV"](k=key.encode(), v=pb.value_fields(value))
     return bytes(message.SerializeToString())
 
 
@@ -93,8 +92,7 @@ def test_what_kong_makes_of_a_value(sent: bytes, kept: object) -> None:
     ],
 )
 def test_how_kong_writes_a_value(value: object, wire: bytes) -> None:
-    message = pb.MESSAGES["Value"]()
-    pb.put_value(message, value)
+    message = pb.MESSAGES["Value"](**pb.value_fields(value))
     assert message.SerializeToString() == wire
 
 
