@@ -37,6 +37,7 @@ async def running(gateway: GatewayFactory, provider: Recorder) -> RunningGateway
             route("/preserve", config(url, "preserve", None)),
             route("/statistics", config(url, logging={"log_statistics": True})),
             route("/anthropic", {**open_model, "llm_format": "anthropic"}),
+            route("/dotted", {**open_model, "auth": {"header_name": "x.key", "header_value": "s"}}),
         )
     )
 
@@ -144,9 +145,13 @@ async def test_streaming_where_it_is_denied(running: RunningGateway, provider: R
     [
         ("/statistics", "logging.log_statistics is not available in this version"),
         ("/anthropic", "llm_format anthropic is not available in this version"),
+        (
+            "/dotted",
+            "auth.header_name 'x.key': a name with a '.' cannot be kept out of Kong's logs",
+        ),
     ],
 )
-async def test_what_this_version_does_not_bring_is_refused_by_name(
+async def test_what_cannot_be_served_is_refused_by_name(
     running: RunningGateway, provider: Recorder, path: str, says: str
 ) -> None:
     answer = await post(running, path, orjson.dumps({**CHAT, "model": "gpt-4o"}))
