@@ -88,6 +88,9 @@ end
 function shim.handler(name)
   local external = handed_over(name, plugin_servers.load_plugin(name))
   keep_handles_out_of(kong.configuration)
+  -- Kong 3.4 skips a plugin whose server it has not yet seen accepting, and never looks at a server
+  -- that it did not start. It is to try.
+  external.server_def.ready = true
   local handler = { PRIORITY = external.PRIORITY, VERSION = external.VERSION }
 
   function handler:access(conf)

@@ -13,7 +13,7 @@ from kong_ai_proxy.lua.path import lua_package_path
 # vars table keeps the order in which things happen in `trace`.
 _KONG = """
 trace = {}
-server = { PRIORITY = 770, VERSION = "1.2.3", schema = { name = "ai-proxy" } }
+server = { PRIORITY = 770, VERSION = "1.2.3", schema = { name = "ai-proxy" }, server_def = {} }
 function server:access(conf)
   trace[#trace + 1] = "server"
   type_seen, host_seen, conf_seen, self_seen = ngx.ctx.balancer_data.type,
@@ -239,3 +239,9 @@ def test_what_kong_adds_to_a_server_is_found_there_but_not_listed(lua: LuaRuntim
 def test_a_kong_without_that_list_is_as_well(lua: LuaRuntime) -> None:
     lua.execute("kong.configuration = {}")
     assert handler(lua).PRIORITY == 770
+
+
+def test_kong_is_to_try_a_server_that_it_did_not_start(lua: LuaRuntime) -> None:
+    """Kong 3.4 skips the plugin otherwise."""
+    handler(lua, "ai-proxy-advanced")
+    assert lua.eval("server.server_def.ready")
