@@ -1,13 +1,17 @@
 """External plugins as Kong 3.10 runs them: instances, repeated events, and what a failure means.
 
-| | MsgPack:1 | ProtoBuf:1 |
+| what happens | MsgPack:1 | ProtoBuf:1 |
 |---|---|---|
-| server not there, instance known | request goes on unmodified | 500 |
 | server not there, instance unknown | 500 | 500 |
-| error reply, no answer in 60 s, connection closed in an event | goes on unmodified | 500; a close
-repeats the event |
-| `no plugin instance` | started again, event repeated | the same |
-| Lua error in a PDK call | 500 | 500 |
+| server not there, instance known | goes on unmodified | 500 |
+| the server refuses to start the instance | 500 | 500 |
+| error reply (ProtoBuf:1: unknown method) | goes on unmodified | 500 |
+| no byte in 60 s | goes on unmodified | 500 |
+| connection closed within an event | goes on unmodified | event repeated |
+| `no plugin instance` in the error | event repeated | event repeated |
+| Lua error in a PDK call, malformed message | 500 | 500 |
+
+"Goes on unmodified": what the plugin changed before the failure stays changed.
 
 After `no plugin instance` a real Kong also resets the instances a second time, some moments later
 and through its event bus; whether a request in between is served by a further instance is chance
@@ -135,6 +139,9 @@ class ExternalPlugins:
             return
         except LuaError as error:
             log(call, "error", str(error))
+            self._fail(call)
+        except RecursionError:  # a value nested too deep: Lua's stack overflows as well
+            log(call, "error", "stack overflow")
             self._fail(call)
 
     async def close(self) -> None:
@@ -283,7 +290,9 @@ def _lua_value(value: object) -> object:
 
 
 def _add_reference(config: dict[str, object], path: str, reference: str) -> None:
-    """Kong keeps references in a `$refs` of the record that has the field."""
+    """Kong keeps references in a `$refs` of the record that has the field. (It keeps those in
+    lists and maps elsewhere; the project's schemas allow none there.)
+    """
     *parents, field = path.replace("[", ".").replace("]", "").split(".")
     node: object = config
     for part in parents:

@@ -164,6 +164,7 @@ def get_body(
 def _json_table(raw: bytes) -> object:
     try:
         value = json.loads(raw)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is an error
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict | list) else None

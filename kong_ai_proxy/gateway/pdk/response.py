@@ -29,10 +29,16 @@ _NGINX_PAGES = frozenset({401, 402, 403, 406, 409, 410, 415, 416, 421, 429, 501,
 _BODIES = ("body_filter",)
 
 
+def _accept(ctx: RequestContext) -> str:
+    return ", ".join(lines.find(ctx.client.headers, "accept")) or "*/*"
+
+
 def error_exit(ctx: RequestContext, status: int = 500, message: str | None = None) -> None:
-    """Kong's own error answer, as for a plugin that failed."""
-    accept = ", ".join(lines.find(ctx.client.headers, "accept")) or "*/*"
-    found = answers.error(status, message, request_id=ctx.request_id, accept=accept)
+    """Kong's own error answer, as for a plugin that failed; in the format of a Content-Type set
+    before, else in one that the client accepts.
+    """
+    wanted = next(iter(lines.find(ctx.response_headers, "content-type")), _accept(ctx))
+    found = answers.error(status, message, request_id=ctx.request_id, accept=wanted)
     _answer(ctx, found.status, found.body, found.headers)
 
 
@@ -51,8 +57,7 @@ def _answer(ctx: RequestContext, status: int, body: bytes | None, headers: Heade
 def _page(ctx: RequestContext, status: int) -> tuple[bytes | None, Headers]:
     """What an exit without a body sends."""
     if status in _KONG_PAGES:
-        accept = ", ".join(lines.find(ctx.client.headers, "accept")) or "*/*"
-        found = answers.error(status, request_id=ctx.request_id, accept=accept)
+        found = answers.error(status, request_id=ctx.request_id, accept=_accept(ctx))
         return found.body, found.headers
     if status in _NGINX_PAGES:
         title = f"{status} {HTTPStatus(status).phrase}"
@@ -131,13 +136,16 @@ def error(
     code = _code(status, _ERRORS)
     if lua_type(message) == "table":
         message = json.dumps(message, separators=(",", ":"))
-    if message is not None and lua_type(message) != "string":
+    if message is not None and not isinstance(message, str | bytes):
         raise LuaError("message must be a nil, a string or a table")
     if headers is not None and lua_type(headers) != "table":
         raise LuaError("headers must be a nil or table")
     for name, value in lines.check_table({} if headers is None else headers).items():
         lines.replace(call.ctx.response_headers, _dashes(name), lines.values(value))
-    error_exit(call.ctx, code, None if message is None else text(message, ""))
+    if isinstance(message, str):
+        message = message.encode("utf-8", "surrogateescape")
+    shown = None if message is None else message.decode("utf-8", "replace")
+    error_exit(call.ctx, code, shown)
     raise ExitedError
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kong_ai_proxy.gateway.context import RequestContext
-from kong_ai_proxy.gateway.pdk import Call, ExitedError, LuaError
+from kong_ai_proxy.gateway.pdk import METHODS, Call, ExitedError, LuaError
 from kong_ai_proxy.gateway.rpc import msgpack as mp
 from kong_ai_proxy.gateway.rpc import protobuf as pb
 from kong_ai_proxy.gateway.rpc.clients import MsgpackClient, ProtobufClient
 from kong_ai_proxy.gateway.rpc.connection import Connection, Pool
 from tests.unit.gateway.rpc.servers import plugin, request
 
+PHASES = ("rewrite", "access", "log")
 SCALARS = st.one_of(
     st.booleans().filter(bool),
     st.integers(-(2**53), 2**53),
@@ -51,6 +53,7 @@ def kv(key: str, value: object) -> bytes:
 # --- ProtoBuf:1
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_values_survive_a_round_trip_through_shared_context(value: Any) -> None:
     ctx = request()
@@ -189,6 +192,31 @@ def test_empty_multi_map_is_a_map_and_a_list_with_holes_too() -> None:
     ctx.shared["k"] = [1, None, 2]
     packed = mp.call_pdk(call(ctx), "kong.ctx.shared.get", ["k"])[1]
     assert msgpack.unpackb(packed, strict_map_key=False) == {1: 1, 3: 2}
+
+
+# --- whatever a server sends
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(pb.SERVICE)), st.binary(max_size=40), st.sampled_from(PHASES))
+def test_any_protobuf_argument_is_answered_or_refused(
+    method: bytes, argument: bytes, phase: str
+) -> None:
+    with contextlib.suppress(LuaError, ExitedError):
+        pb.call_pdk(Call(request(), plugin(), phase, "node"), method, argument)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(sorted(METHODS)),
+    st.lists(st.one_of(st.none(), st.booleans(), st.binary(max_size=4), VALUES), max_size=3),
+    st.sampled_from(PHASES),
+)
+def test_any_msgpack_arguments_are_answered_or_refused(
+    method: str, args: list[object], phase: str
+) -> None:
+    with contextlib.suppress(LuaError, ExitedError):
+        mp.call_pdk(Call(request(), plugin(), phase, "node"), method, mp.arguments(args))
 
 
 # --- cut anywhere

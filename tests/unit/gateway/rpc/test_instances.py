@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from kong_ai_proxy.gateway.context import PluginEntity
 from kong_ai_proxy.gateway.plugins import ExternalPlugins, Limits, ServerInfo
@@ -293,6 +294,18 @@ async def test_sequences_count_for_each_plugin(tmp_path: Path) -> None:
         await plugins.run(other, "access", request())
         await plugins.close()
     assert seen == [("p", 3), ("event", 4), ("q", 2), ("event", 3)]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_works_on_uvloop(protocol: str, tmp_path: Path) -> None:
+    async def events() -> list[int]:
+        server = Recorder(protocol)
+        async with serving(tmp_path / "s", server), external(tmp_path / "s", protocol) as plugins:
+            await asyncio.gather(*(plugins.run(plugin(), "access", request()) for _ in range(3)))
+        return server.events
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(events()) == [1, 1, 1]
 
 
 def test_unknown_protocol_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from kong_ai_proxy.gateway.plugins import Limits
@@ -160,6 +161,20 @@ async def test_answer_without_result_ends_the_event(tmp_path: Path, result: obje
 async def test_answer_that_is_no_step_is_500(tmp_path: Path, result: object) -> None:
     found = await run_once(tmp_path / "s", lambda conn, message: conn.answer(message, result))
     assert found[0] == 500
+
+
+@pytest.mark.parametrize("depth", [900, 5000])
+async def test_value_nested_too_deep_is_500(tmp_path: Path, depth: int) -> None:
+    def event(conn: Conn, message: list[Any]) -> None:
+        value = msgpack.packb("kong.log.err")
+        nested = b"\x91" * depth + b"\xc0"
+        data = b"\x82\xa6Method" + value + b"\xa4Args" + nested
+        head = b"\x94\x01" + msgpack.packb(message[1]) + b"\xc0"
+        conn.send(head + b"\x82\xa7EventId\x01\xa4Data" + data)
+
+    status, log = await run_once(tmp_path / "s", event)
+    assert status == 500
+    assert log
 
 
 async def test_no_plugin_instance_starts_again_and_repeats_the_event(tmp_path: Path) -> None:

@@ -354,6 +354,15 @@ def test_error_answers_in_the_format_the_client_accepts() -> None:
     assert ctx.exit.body.startswith(b"An invalid response was received")
 
 
+def test_error_answers_in_the_format_of_a_content_type_that_was_given() -> None:
+    ctx = asked("/cap", "Accept: application/json")
+    with pytest.raises(ExitedError):
+        call(ctx, "kong.response.error", 500, "boom", {"Content-Type": "text/plain", "x-a": "1"})
+    assert ctx.exit is not None
+    assert ctx.exit.body.startswith(b"boom\nrequest_id")
+    assert ("x-a", "1") in ctx.exit.headers
+
+
 # --- log, context, node
 
 
