@@ -62,6 +62,16 @@ class Response:
     sender: asyncio.Task[None]
     pool: Pool
 
+    @property
+    def framing(self) -> http1.Framing:
+        return self.reader.framing
+
+    async def first_piece(self) -> bytes:
+        """What has arrived of the body together with the head, without waiting for more."""
+        if self.head.status == 101 or self.framing.chunked or not self.stream.pending:
+            return b""
+        return await self.reader.read()
+
     def release(self) -> None:
         """Keep the connection for the next request if everything on it is complete."""
         sent = self.sender.done() and not self.sender.cancelled() and not self.sender.exception()
@@ -74,7 +84,7 @@ class Response:
         connection = http1.tokens(self.head.headers, b"connection")
         if self.head.status == 101 or b"close" in connection:
             return False
-        by_length = self.reader.framing.chunked or self.reader.framing.length is not None
+        by_length = self.framing.chunked or self.framing.length is not None
         return by_length and (self.head.version >= 1.1 or b"keep-alive" in connection)
 
 
@@ -116,6 +126,7 @@ async def _attempt(pool: Pool, address: Address, request: Outgoing, timeouts: Ti
     sender = asyncio.create_task(_send(stream, request, timeouts.write))
     try:
         head = await _head(stream, sender, request, timeouts.read)
+        framing = http1.response_framing(head, request.method)
     except TimeoutError as error:
         _give_up(sender, stream)
         raise _TryFailed(504, "upstream timed out", sent=True, reused=reused) from error
@@ -128,24 +139,8 @@ async def _attempt(pool: Pool, address: Address, request: Outgoing, timeouts: Ti
     except BaseException:
         _give_up(sender, stream)
         raise
-    return head_to_response(head, stream, address, sender, pool, request.method)
-
-
-def head_to_response(
-    head: http1.ResponseHead,
-    stream: Stream,
-    address: Address,
-    sender: asyncio.Task[None],
-    pool: Pool,
-    method: str,
-) -> Response:
-    """Raises UpstreamFailed when the head does not say how long the body is."""
-    try:
-        framing = http1.response_framing(head, method)
-    except http1.BadMessage as error:
-        _give_up(sender, stream)
-        raise UpstreamFailed(502, str(error)) from error
-    return Response(head, http1.BodyReader(stream, framing), stream, address, sender, pool)
+    reader = http1.BodyReader(stream, framing)
+    return Response(head, reader, stream, address, sender, pool)
 
 
 async def _connect(pool: Pool, address: Address, seconds: float) -> Stream:

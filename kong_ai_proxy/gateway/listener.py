@@ -81,9 +81,14 @@ class ClientExchange:
         first: RawHeaders,
         rest: RawHeaders,
         framing: http1.Framing,
+        *,
         length: bytes | None = None,
+        piece: bytes = b"",
     ) -> None:
-        """Send the answer's head. `length` is the Content-Length to name where no body follows."""
+        """Send the answer's head, and with it the body's first piece if that is there already.
+
+        `length` is the Content-Length to name where no body follows.
+        """
         middle: RawHeaders = []
         if length is not None:
             middle.append((b"Content-Length", length))
@@ -98,11 +103,15 @@ class ClientExchange:
         middle.append((b"Connection", b"upgrade" if status == 101 else connection))
         self.started = True
         line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
-        await self._write(line + http1.render_headers([*first, *middle, *rest]))
+        head = line + http1.render_headers([*first, *middle, *rest])
+        await self._write(head + self._framed(piece))
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, piece: bytes) -> None:
         """Send a piece of the body; waits while the client does not read."""
-        await self._write(http1.chunk(data) if self._chunked else data)
+        await self._write(self._framed(piece))
+
+    def _framed(self, piece: bytes) -> bytes:
+        return http1.chunk(piece) if piece and self._chunked else piece
 
     async def finish(self) -> None:
         """Mark the body as complete."""
@@ -127,9 +136,15 @@ class ClientExchange:
         body = b"" if silent else exit_.body
         length = b"0" if exit_.status == 204 else b"%d" % len(exit_.body)
         framing = http1.Framing(length=len(body))
-        await self.start(exit_.status, _reason(exit_.status), first, others + rest, framing, length)
-        if body:
-            await self.send(body)
+        await self.start(
+            exit_.status,
+            _reason(exit_.status),
+            first,
+            others + rest,
+            framing,
+            length=length,
+            piece=body,
+        )
 
 
 def own_headers(request_id: str, milliseconds: int) -> RawHeaders:

@@ -26,7 +26,7 @@ from kong_ai_proxy.gateway.listener import ClientExchange, ClientGone, own_heade
 from kong_ai_proxy.gateway.paths import text
 from kong_ai_proxy.gateway.router import Match, split_port
 from kong_ai_proxy.gateway.tunnel import tunnel
-from kong_ai_proxy.gateway.upstream import Address, NameResolutionFailed, Pool, is_ip, resolve
+from kong_ai_proxy.gateway.upstream import Address, NameResolutionFailed, Pool, Resolver, is_ip
 
 
 class PluginRunner(Protocol):
@@ -66,6 +66,7 @@ class Proxy:
         self._runner = runner
         self._log = log
         self._pool = Pool()
+        self._resolver = Resolver()
         self._spool = spool.Spool()
 
     def close(self) -> None:
@@ -177,7 +178,7 @@ class Proxy:
             ctx.exit = _error(500, None, ctx.client, ctx.request_id)
             return []
         try:
-            found = await resolve(upstream.host)
+            found = await self._resolver.resolve(upstream.host)
         except NameResolutionFailed:
             ctx.log.append(f"[error] DNS resolution failed for {upstream.host}")
             ctx.exit = _error(503, "name resolution failed", ctx.client, ctx.request_id)
@@ -244,8 +245,9 @@ class Proxy:
         length = next(iter(http1.values(head.headers, b"content-length")), None)
         seconds = _timeouts(ctx).read
         try:
+            piece = await response.first_piece()
             await client.start(
-                head.status, head.reason, first, rest, response.reader.framing, length
+                head.status, head.reason, first, rest, response.framing, length=length, piece=piece
             )
             if head.status == 101:
                 client.tunnelling = True

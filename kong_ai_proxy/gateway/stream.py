@@ -39,6 +39,11 @@ class Stream(asyncio.Protocol):
         """Whether a kept connection can carry another request."""
         return not (self.gone.is_set() or self._buffer or self.transport.is_closing())
 
+    @property
+    def pending(self) -> bool:
+        """Whether something has arrived that is not read yet."""
+        return bool(self._buffer)
+
     # Called by asyncio
 
     @override

@@ -14,6 +14,8 @@ from kong_ai_proxy.gateway.stream import Stream
 
 _POOL_SIZE = 512  # Kong: upstream_keepalive_pool_size
 _IDLE_SECONDS = 60.0  # Kong: upstream_keepalive_idle_timeout
+_NAME_SECONDS = 5.0
+_MOST_NAMES = 1000
 
 
 class NameResolutionFailed(Exception):  # noqa: N818 - Kong's words
@@ -31,13 +33,31 @@ class Address:
     verify: bool = False
 
 
-async def resolve(host: str) -> list[str]:
-    """The addresses of a host, IPv4 first as Kong has it. Raises NameResolutionFailed.
+class Resolver:
+    """The machine's name resolution, with answers kept for a moment."""
 
-    Names below `.invalid` never resolve (RFC 6761), whatever the machine's resolver says.
-    """
-    if is_ip(host):
-        return [host.strip("[]")]
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[list[str], float]] = {}
+
+    async def resolve(self, host: str) -> list[str]:
+        """The addresses of a host, IPv4 first as Kong has it. Raises NameResolutionFailed.
+
+        Names below `.invalid` never resolve (RFC 6761), whatever the machine's resolver says.
+        """
+        if is_ip(host):
+            return [host.strip("[]")]
+        now = asyncio.get_running_loop().time()
+        known, until = self._known.get(host, ([], 0.0))
+        if now < until:
+            return known
+        found = await _look_up(host)
+        if len(self._known) >= _MOST_NAMES:  # a plugin may choose hosts at a client's word
+            self._known.clear()
+        self._known[host] = found, now + _NAME_SECONDS
+        return found
+
+
+async def _look_up(host: str) -> list[str]:
     if host.rstrip(".").lower().rpartition(".")[2] == "invalid" or not host:
         raise NameResolutionFailed(host)
     loop = asyncio.get_running_loop()
