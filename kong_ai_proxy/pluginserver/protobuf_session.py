@@ -90,7 +90,7 @@ class ProtobufEvent(Event):
     def call(self, name: str, *args: object) -> Any:
         call = wire.CALLS.get(name)
         if call is None or self.over or call.ends:
-            self.exit(name, *args)
+            self.exit(name, *args)  # says what is wrong where the method does not end the event
         try:
             frames = call.encode(args)
             if call.sets:

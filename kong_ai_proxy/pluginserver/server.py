@@ -17,7 +17,7 @@ from kong_ai_proxy.pluginserver.wire.methods import Protocol
 
 log = logging.getLogger(__name__)
 
-EVENT_SECONDS: Final = 55.0
+EVENT_SECONDS: Final = 50.0
 """The time limit of an event: below the 60 s after which Kong stops waiting for an answer."""
 
 _ACCEPT_PAUSE: Final = 0.1  # where no descriptor is free

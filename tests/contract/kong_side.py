@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgpack
+from hypothesis import settings
 from typing_extensions import override
 
 from kong_ai_proxy.pluginserver.instances import MemoryStore, Store
@@ -19,6 +20,9 @@ from kong_ai_proxy.pluginserver.server import PluginServer
 from kong_ai_proxy.pluginserver.wire.methods import METHODS, Protocol
 from tests.contract import oracle
 from tests.contract.replay import Wire
+
+EXAMPLES = settings(deadline=None, max_examples=50)
+"""For `@given`: on a busy machine an example takes what it takes."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("protobuf", "msgpack")
 

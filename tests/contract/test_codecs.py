@@ -19,7 +19,7 @@ from kong_ai_proxy.pluginserver.wire import msgpack as mp
 from kong_ai_proxy.pluginserver.wire import protobuf as pb
 from kong_ai_proxy.pluginserver.wire.methods import METHODS, Argument
 from tests.contract import oracle
-from tests.contract.kong_side import frame
+from tests.contract.kong_side import EXAMPLES, frame
 
 RAW = st.binary(max_size=40)
 
@@ -49,6 +49,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
+@EXAMPLES
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(0, 3000)))
 def test_any_cutting_gives_the_same_frames(payloads: list[bytes], places: list[int]) -> None:
     framer = pb.Framer()
@@ -56,6 +57,7 @@ def test_any_cutting_gives_the_same_frames(payloads: list[bytes], places: list[i
     assert [got for piece in cut(data, places) for got in framer.feed(piece)] == payloads
 
 
+@EXAMPLES
 @given(st.lists(VALUES, max_size=5), st.lists(st.integers(0, 3000)))
 def test_any_cutting_gives_the_same_messages(values: list[Any], places: list[int]) -> None:
     reader = mp.Reader()
@@ -156,6 +158,7 @@ def as_octets(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("shape", list(ARGUMENTS))
+@EXAMPLES
 @given(data=st.data())
 def test_arguments_are_what_google_reads(shape: Argument, data: st.DataObject) -> None:
     args = data.draw(ARGUMENTS[shape])
@@ -168,12 +171,14 @@ def test_arguments_are_what_google_reads(shape: Argument, data: st.DataObject) -
     assert oracle.meaning(got) == oracle.meaning(message_of(shape, args))
 
 
+@EXAMPLES
 @given(STRUCTS)
 def test_structs_that_google_writes_are_read(struct_: dict[str, Any]) -> None:
     payload = oracle.struct_of(struct_).SerializeToString()
     assert pb.CALLS["kong.request.get_headers"].decode(payload) == struct_
 
 
+@EXAMPLES
 @given(
     st.dictionaries(
         st.text(max_size=5),
@@ -253,24 +258,28 @@ def test_results_that_google_writes_are_read(
     assert pb.CALLS[name].decode(message.SerializeToString()) == expected
 
 
+@EXAMPLES
 @given(st.sampled_from(sorted(pb.CALLS)), st.binary(max_size=200))
 def test_no_reply_breaks_the_decoder(name: str, payload: bytes) -> None:
     with contextlib.suppress(WireError):
         pb.CALLS[name].decode(payload)
 
 
+@EXAMPLES
 @given(st.sampled_from(sorted(METHODS)), VALUES)
 def test_no_step_breaks_the_decoder(name: str, value: Any) -> None:
     with contextlib.suppress(WireError, ValueError, OverflowError):
         mp.decode_result(METHODS[name], value)
 
 
+@EXAMPLES
 @given(st.binary(max_size=200))
 def test_no_command_breaks_the_decoder(payload: bytes) -> None:
     with contextlib.suppress(WireError):
         pb.RpcCall.decode(payload)
 
 
+@EXAMPLES
 @given(
     st.integers(-(2**63), 2**63 - 1),
     st.sampled_from(

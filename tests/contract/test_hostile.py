@@ -8,11 +8,11 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kong_ai_proxy.pluginserver.wire.methods import Protocol
-from tests.contract.kong_side import PROTOCOLS, SIDES, KongSide, frame, plugin, server
+from tests.contract.kong_side import EXAMPLES, PROTOCOLS, SIDES, KongSide, frame, plugin, server
 from tests.contract.replay import Wire
 
 PIECES = st.lists(st.binary(max_size=60), max_size=8)
@@ -52,7 +52,7 @@ async def _survives(protocol: Protocol, pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@EXAMPLES
 @given(pieces=PIECES | FRAMES | MESSAGES)
 def test_no_bytes_hurt_the_other_connections(protocol: Protocol, pieces: list[bytes]) -> None:
     asyncio.run(_survives(protocol, pieces))

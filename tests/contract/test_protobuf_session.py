@@ -173,6 +173,22 @@ async def test_kongs_own_time_is_not_the_handlers() -> None:
     assert (await kong.finish(ANSWERS)).how == "end"
 
 
+async def test_what_kong_takes_is_added_to_the_time_limit() -> None:
+    deadlines: list[float] = []
+
+    def access(kong: Any) -> None:
+        deadlines.append(kong._event.deadline)
+        kong.request.get_raw_body()
+        deadlines.append(kong._event.deadline)
+
+    kong = ProtobufSide(server("protobuf", plugin(access)))
+    kong.begin(await kong.start("p"))
+    await until(lambda: deadlines)
+    await asyncio.sleep(0.05)
+    assert (await kong.finish(ANSWERS)).how == "end"
+    assert deadlines[1] - deadlines[0] > 0.04
+
+
 async def test_a_reply_that_cannot_be_read_is_answered_with_500() -> None:
     kong = ProtobufSide(server("protobuf", plugin(lambda kong: kong.request.get_path())))
     kong.begin(await kong.start("p"))

@@ -1,8 +1,0 @@
-"""Hypothesis without its clock: on a busy machine an example takes what it takes."""
-
-from __future__ import annotations
-
-from hypothesis import HealthCheck, settings
-
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
