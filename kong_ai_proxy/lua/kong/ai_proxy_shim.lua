@@ -5,6 +5,7 @@
 local plugin_servers = require("kong.runloop.plugin_servers")
 
 local NOWHERE = "ai-proxy.invalid" -- a name that never resolves (RFC 6761)
+local PAUSE = 0.01 -- seconds, for nginx to notice which kept connections were closed
 local MODEL_HEADER = "X-Kong-LLM-Model"
 local FORWARDED = { "for", "proto", "host", "port", "path", "prefix" }
 
@@ -85,6 +86,11 @@ function shim.schema(name)
   return handed_over(name, plugin_servers.load_schema(name))
 end
 
+local function ask(external, conf)
+  take_over_balancing(ngx.ctx.balancer_data, conf)
+  external.access(external, conf)
+end
+
 function shim.handler(name)
   local external = handed_over(name, plugin_servers.load_plugin(name))
   keep_handles_out_of(kong.configuration)
@@ -94,11 +100,15 @@ function shim.handler(name)
   local handler = { PRIORITY = external.PRIORITY, VERSION = external.VERSION }
 
   function handler:access(conf)
-    local balancer = ngx.ctx.balancer_data
     renew_instance_if_rotated(conf)
-    take_over_balancing(balancer, conf)
-    external.access(external, conf)
-    if balancer.host == NOWHERE then -- failed without an answer: older Kongs and MsgPack only log it
+    local asked, problem = pcall(ask, external, conf)
+    if not asked then -- as when Kong takes a connection that an ending server has just closed
+      kong.log.warn("asking the plugin server once more: ", problem)
+      ngx.sleep(PAUSE)
+      ask(external, conf)
+    end
+    -- A failure without an answer: over MsgPack, and before 3.8 over ProtoBuf, Kong only logs it.
+    if ngx.ctx.balancer_data.host == NOWHERE then
       return kong.response.exit(500, { error = { message = name .. " failed before proxying" } })
     end
     for _, part in ipairs(FORWARDED) do -- nginx sends no header whose value is empty

@@ -43,12 +43,17 @@ ngx = {
 function set_target(host)
   ngx.ctx.balancer_data.host, ngx.ctx.balancer_data.port = host, 443
 end
+function ngx.sleep(seconds) slept = (slept or 0) + seconds end
 status, cleared = 200, {}
-kong = { configuration = { pluginservers = { { name = "a" }, { name = "b" } } }, response = {
+kong = {
+  configuration = { pluginservers = { { name = "a" }, { name = "b" } } },
+  log = { warn = function(...) warning = table.concat({ ... }) end },
+}
+kong.response = {
   exit = function(code, body) exit_status, exit_message = code, body.error.message end,
   get_status = function() return status end,
   clear_header = function(name) cleared[name] = true end,
-} }
+}
 """
 
 
@@ -122,6 +127,22 @@ def test_an_error_on_the_way_to_the_plugin_server_goes_up_and_the_request_nowher
     with pytest.raises(LuaError, match="connection refused"):
         access(lua, answer="error('connection refused')")
     assert lua.globals().ngx.ctx.balancer_data.host == "ai-proxy.invalid"
+    assert list(lua.globals().trace.values()) == ["server", "server"]
+
+
+def test_a_first_error_is_followed_by_one_more_attempt(lua: LuaRuntime) -> None:
+    """The target that the first may have set does not count."""
+    lua.execute("tries = 0")
+    answer = """
+      tries = tries + 1
+      if tries == 1 then set_target('half-way'); error('broken pipe') end
+      set_target('up')
+    """
+    seen = access(lua, answer=answer)
+    assert seen.host_seen == "ai-proxy.invalid"
+    assert seen.ngx.ctx.balancer_data.host == "up"
+    assert "broken pipe" in seen.warning
+    assert seen.slept == 0.01
 
 
 def test_a_plugin_server_without_access_is_an_error(lua: LuaRuntime) -> None:
