@@ -21,8 +21,8 @@ from kong_ai_proxy.gateway import keyauth
 from kong_ai_proxy.gateway.configuration import KEY_AUTH
 from kong_ai_proxy.gateway.entities import EntityError
 from kong_ai_proxy.gateway.schema import PluginSchema, SchemaError
-from kong_ai_proxy.gateway.schema_checks import Errors
-from kong_ai_proxy.gateway.schema_errors import lua_table
+from kong_ai_proxy.gateway.schema.checks import Errors
+from kong_ai_proxy.gateway.schema.errors import lua_table
 
 Entity = Mapping[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

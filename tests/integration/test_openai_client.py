@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionToolParam
 
 from kong_ai_proxy.gateway import provider as standin_provider
-from kong_ai_proxy.gateway.provider_http import Settings
+from kong_ai_proxy.gateway.provider.http import Settings
 from tests.gateways import GatewayFactory
 from tests.integration.decks import KEY, openai_deck
 

@@ -12,10 +12,9 @@ import openai
 import pytest
 from openai.types import completion_create_params, embedding_create_params
 
-from kong_ai_proxy.gateway import provider_completions, provider_embeddings
-from kong_ai_proxy.gateway.provider import MAX_BODY_BYTES, Provider
-from kong_ai_proxy.gateway.provider_embeddings import vector
-from kong_ai_proxy.gateway.provider_example import example
+from kong_ai_proxy.gateway.provider import MAX_BODY_BYTES, Provider, completions, embeddings
+from kong_ai_proxy.gateway.provider.embeddings import vector
+from kong_ai_proxy.gateway.provider.example import example
 from tests.unit.gateway.provider_client import client, plain, said
 
 _CHAT = "/v1/chat/completions"
@@ -158,7 +157,7 @@ async def test_models_are_listed_and_found() -> None:
 
 def test_completions_know_every_parameter_of_the_official_client() -> None:
     official = completion_create_params.CompletionCreateParamsBase.__annotations__
-    assert official.keys() | {"stream"} == provider_completions.RULES.keys()
+    assert official.keys() | {"stream"} == completions.RULES.keys()
 
 
 async def test_a_completion_is_cut_at_sixteen_tokens_by_default() -> None:
@@ -234,7 +233,7 @@ async def test_wrong_completion_requests(change: dict[str, Any], param: str | No
 
 def test_embeddings_know_every_parameter_of_the_official_client() -> None:
     official = embedding_create_params.EmbeddingCreateParams.__annotations__
-    assert official.keys() == provider_embeddings.RULES.keys()
+    assert official.keys() == embeddings.RULES.keys()
 
 
 def _nearness(left: str, right: str) -> float:

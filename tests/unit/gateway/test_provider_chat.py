@@ -10,7 +10,7 @@ import pydantic
 import pytest
 from openai.types.chat import completion_create_params
 
-from kong_ai_proxy.gateway import provider_chat_check
+from kong_ai_proxy.gateway.provider import chat_check
 from tests.unit.gateway.provider_client import client, plain, said, tool
 
 _WEATHER = tool(
@@ -290,7 +290,7 @@ async def test_the_official_client_parses_a_structured_answer() -> None:
 
 def test_it_knows_every_parameter_of_the_official_client() -> None:
     official = completion_create_params.CompletionCreateParamsBase.__annotations__
-    assert official.keys() | {"stream"} == provider_chat_check.RULES.keys()
+    assert official.keys() | {"stream"} == chat_check.RULES.keys()
 
 
 _CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lupa.luajit21 import LuaRuntime
 
 from kong_ai_proxy.gateway.schema import PluginSchema, SchemaError
-from kong_ai_proxy.gateway.schema_values import lua_pattern
+from kong_ai_proxy.gateway.schema.values import lua_pattern
 
 _RECORDED = json.loads((Path(__file__).parent / "schema_answers.json").read_text("utf-8"))
 _CASES = [

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kong_ai_proxy.gateway.schema_values import quoted
+from kong_ai_proxy.gateway.schema.values import quoted
 
 Field = dict[str, Any]
 Errors = dict[str | int, Any]

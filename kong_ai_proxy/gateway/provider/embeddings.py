@@ -16,7 +16,7 @@ from typing import Final
 
 from aiohttp import web
 
-from kong_ai_proxy.gateway.provider_http import (
+from kong_ai_proxy.gateway.provider.http import (
     ApiError,
     Json,
     Route,
@@ -25,7 +25,7 @@ from kong_ai_proxy.gateway.provider_http import (
     json_response,
     read_json,
 )
-from kong_ai_proxy.gateway.provider_inputs import inputs
+from kong_ai_proxy.gateway.provider.inputs import inputs
 
 RULES: Final[dict[str, Rule]] = {
     "dimensions": Rule("an integer", 1, 3072),

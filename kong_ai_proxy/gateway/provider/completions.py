@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from kong_ai_proxy.gateway import provider_text as text
-from kong_ai_proxy.gateway.provider_http import (
+from kong_ai_proxy.gateway.provider import text
+from kong_ai_proxy.gateway.provider.http import (
     FINGERPRINT,
     ApiError,
     Json,
@@ -23,7 +23,7 @@ from kong_ai_proxy.gateway.provider_http import (
     send_events,
     wants_usage,
 )
-from kong_ai_proxy.gateway.provider_inputs import inputs
+from kong_ai_proxy.gateway.provider.inputs import inputs
 
 RULES: Final[dict[str, Rule]] = {
     "best_of": Rule("an integer", 1, 20),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kong_ai_proxy.gateway.schema_checks import Errors
-from kong_ai_proxy.gateway.schema_values import lua_text
+from kong_ai_proxy.gateway.schema.checks import Errors
+from kong_ai_proxy.gateway.schema.values import lua_text
 
 
 class SchemaError(ValueError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kong_ai_proxy.gateway import provider_text as text
-from kong_ai_proxy.gateway.provider_http import ApiError, kind_of
+from kong_ai_proxy.gateway.provider import text
+from kong_ai_proxy.gateway.provider.http import ApiError, kind_of
 
 _MOST: Final = 2048
 

@@ -25,13 +25,13 @@ from typing import Final
 
 from aiohttp import web
 
-from kong_ai_proxy.gateway import (
-    provider_chat,
-    provider_completions,
-    provider_embeddings,
-    provider_models,
+from kong_ai_proxy.gateway.provider import (
+    chat,
+    completions,
+    embeddings,
+    models,
 )
-from kong_ai_proxy.gateway.provider_http import (
+from kong_ai_proxy.gateway.provider.http import (
     SETTINGS,
     ApiError,
     Handler,
@@ -46,10 +46,10 @@ _LOGGER = logging.getLogger("kong_ai_proxy.gateway")
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 
 _ROUTES: Final[tuple[Route, ...]] = (
-    *provider_chat.ROUTES,
-    *provider_completions.ROUTES,
-    *provider_embeddings.ROUTES,
-    *provider_models.ROUTES,
+    *chat.ROUTES,
+    *completions.ROUTES,
+    *embeddings.ROUTES,
+    *models.ROUTES,
 )
 _KEEP_SEEN: Final = 100
 _KEEP_BYTES: Final = 1024 * 1024

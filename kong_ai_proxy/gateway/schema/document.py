@@ -22,9 +22,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kong_ai_proxy.gateway.schema_checks import Field, is_reference
-from kong_ai_proxy.gateway.schema_errors import SchemaError
-from kong_ai_proxy.gateway.schema_record import (
+from kong_ai_proxy.gateway.schema.checks import Field, is_reference
+from kong_ai_proxy.gateway.schema.errors import SchemaError
+from kong_ai_proxy.gateway.schema.record import (
     compiled,
     fill_fields,
     named,

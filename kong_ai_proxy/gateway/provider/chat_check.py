@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from kong_ai_proxy.gateway.provider_http import (
+from kong_ai_proxy.gateway.provider.http import (
     ApiError,
     Json,
     Rule,

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from kong_ai_proxy.gateway.provider_http import ApiError, Json, Route, json_response
+from kong_ai_proxy.gateway.provider.http import ApiError, Json, Route, json_response
 
 # Names a client may expect. Any other name is answered too; the list is only for looking.
 _MODELS: Final = (

@@ -1,6 +1,6 @@
 """Records of a Kong schema: reading a document's fields, filling in defaults, checking values.
 
-A missing key is Lua's nil and None is Kong's null, as in schema_checks.
+A missing key is Lua's nil and None is Kong's null, as in `checks`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from kong_ai_proxy.gateway import schema_checks
-from kong_ai_proxy.gateway.schema_checks import MISSING, Errors, Field, is_reference
-from kong_ai_proxy.gateway.schema_values import RULES, broken_rule, lua_text
+from kong_ai_proxy.gateway.schema import checks
+from kong_ai_proxy.gateway.schema.checks import MISSING, Errors, Field, is_reference
+from kong_ai_proxy.gateway.schema.values import RULES, broken_rule, lua_text
 
 _REQUIRED = "required field missing"
 _UNKNOWN = "unknown field"
@@ -72,7 +72,7 @@ def compiled(field: Mapping[str, Any], where: str) -> Field:
         out["fields"] = named(out["fields"], where)
     for check in out.get("entity_checks", ()):
         (name,) = check
-        if name not in schema_checks.CHECKERS:
+        if name not in checks.CHECKERS:
             raise ValueError(f"schema field {where}: entity check {name!r} is not known")
     return out
 
@@ -212,7 +212,7 @@ def validate_record(record: Field, data: Any) -> Errors:
         if field.get("required") and values.get(name) is None:
             errors[name] = _REQUIRED
     for check in record.get("entity_checks", ()):
-        schema_checks.run(check, values, fields, errors, _validate)
+        checks.run(check, values, fields, errors, _validate)
     return errors
 
 

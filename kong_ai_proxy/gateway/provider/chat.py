@@ -10,10 +10,10 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from kong_ai_proxy.gateway import provider_text as text
-from kong_ai_proxy.gateway.provider_chat_check import check_chat, words_of
-from kong_ai_proxy.gateway.provider_example import example
-from kong_ai_proxy.gateway.provider_http import (
+from kong_ai_proxy.gateway.provider import text
+from kong_ai_proxy.gateway.provider.chat_check import check_chat, words_of
+from kong_ai_proxy.gateway.provider.example import example
+from kong_ai_proxy.gateway.provider.http import (
     FINGERPRINT,
     ApiError,
     Json,
