@@ -12,6 +12,7 @@ import pytest
 
 from kong_ai_proxy.gateway.context import PluginEntity, RequestContext
 from kong_ai_proxy.gateway.declarative import DeclarativeError
+from kong_ai_proxy.gateway.listener import ClientExchange
 from kong_ai_proxy.gateway.plugins import ServerInfo
 from kong_ai_proxy.gateway.server import BANNER, DumpError, Gateway, parse_dump, query
 from tests.unit.gateway.proxy.support import (
@@ -137,6 +138,27 @@ async def test_a_taken_port_is_an_os_error() -> None:
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             await Gateway.start(_VERSION + "services: []", port=taken.getsockname()[1])
+
+
+async def test_each_small_piece_leaves_at_once() -> None:
+    """asyncio sets TCP_NODELAY on accepted sockets; some ways of making the listener lose it."""
+
+    async def answer(_: Message, connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with Upstream(answer).running() as upstream, stand_in(service(upstream.port)) as kong:
+        noted: list[int] = []
+        handle = kong.gateway._proxy.handle
+
+        async def watch(client: ClientExchange) -> None:
+            sock = client.stream.transport.get_extra_info("socket")
+            noted.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            await handle(client)
+
+        kong.gateway._listener._handler = watch
+        await kong.ask("GET /r")
+        assert noted
+        assert all(noted)
 
 
 async def test_stop_ends_connections_under_way() -> None:
