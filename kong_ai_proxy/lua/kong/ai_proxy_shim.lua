@@ -39,8 +39,8 @@ local function vault_values(node, values)
   return values
 end
 
--- Configuration -> { seq, rotations, seen }, or false where nothing comes from a vault. Must hold no
--- part of the configuration itself: LuaJIT's weak keys would then never be collected.
+-- Configuration -> { seq, rotations, seen }, or false where nothing comes from a vault. Must hold
+-- no part of the configuration itself: LuaJIT's weak keys would then never be collected.
 local known = setmetatable({}, { __mode = "k" })
 
 -- Kong renews a rotated secret inside the configuration it has, and starts a new instance at the
