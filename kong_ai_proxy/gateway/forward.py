@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from kong_ai_proxy.gateway import http1
@@ -29,6 +30,7 @@ _RESPONSE_HIDDEN = frozenset(
         *(b"x-kong-upstream-latency", b"x-kong-proxy-latency"),
     }
 )
+_NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 _CHARSET_TYPES = frozenset(
     {
         *(b"text/html", b"text/xml", b"text/plain", b"text/vnd.wap.wml"),
@@ -63,6 +65,7 @@ def request_head(ctx: RequestContext, framing: http1.Framing | None) -> bytes:
     target = wire(upstream.path)
     if upstream.query or ctx.client.bare_question_mark:
         target += b"?" + wire(upstream.query)
+    target = _NOT_IN_A_TARGET.sub(lambda match: b"%%%02X" % match[0][0], target)
     line = b"%b %b HTTP/1.1\r\n" % (upstream.method.encode(), target)
     dropped = _SET_BY_KONG | _named_in_connection(ctx.client.headers)
     headers = [(wire(name), wire(value)) for name, value in _own_headers(ctx)]

@@ -21,6 +21,7 @@ _TRAILER_LIMIT = 8 * 1024
 _REQUEST_LINE = re.compile(rb"([A-Z_\-]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\x00]*))?")
 _SENDABLE_NAME = re.compile(rb"[A-Za-z0-9_\-]+")
+_LINE_BREAKS = re.compile(rb"[\r\n\x00]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\x00]*)?")
 _BROKEN_ESCAPE = re.compile(rb"%(?:00|(?![0-9A-Fa-f]{2}))")
 _BROKEN_VALUE = re.compile(rb"[\x00\r]")
@@ -283,6 +284,6 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 def render_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Header lines and the empty line behind them; line breaks inside a value become spaces."""
-    lines = [b"%b: %b\r\n" % (name, re.sub(rb"[\r\n\x00]", b" ", value)) for name, value in headers]
+    """Header lines and the empty line behind them; line breaks inside become spaces."""
+    lines = [_LINE_BREAKS.sub(b" ", name + b": " + value) + b"\r\n" for name, value in headers]
     return b"".join(lines) + b"\r\n"

@@ -47,6 +47,7 @@ class _Request:
     configuration: Configuration
     began: float = field(default_factory=time.monotonic)
     body_loaded: bool = False
+    body_failure: Exception | None = None
 
     @property
     def milliseconds(self) -> int:
@@ -161,11 +162,20 @@ class Proxy:
         if request.match.route.get("request_buffering") is not False:
             await body.load()
         await self._runner.run(entity, "access", request.ctx)
+        if request.body_failure is not None:  # whatever the plugin made of it
+            raise request.body_failure
 
     async def _load(self, request: _Request) -> None:
-        if not request.body_loaded:
-            request.body_loaded = True
+        if request.body_failure is not None:
+            raise request.body_failure
+        if request.body_loaded:
+            return
+        request.body_loaded = True
+        try:
             await self._spool.receive(request.client.body, request.ctx.client.body)
+        except (EOFError, OSError, http1.BadMessage) as failure:
+            request.body_failure = failure
+            raise
 
     async def _balance(self, request: _Request) -> list[Address]:
         """The addresses of the upstream. Sets ctx.exit where Kong answers by itself."""

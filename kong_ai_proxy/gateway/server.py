@@ -105,10 +105,11 @@ class Gateway:
     async def _listen(self, host: str, port: int, admin_port: int) -> None:
         self._log(f"[notice] {BANNER}")
         with _bind(host, port) as sock, _bind(host, admin_port) as admin_sock:
-            self.url = f"http://{host}:{sock.getsockname()[1]}"
-            self.admin_url = f"http://{host}:{admin_sock.getsockname()[1]}"
+            self.url, self.admin_url = _url(host, sock), _url(host, admin_sock)
             await self._listener.start(sock.dup())
-            self._admin = web.AppRunner(admin.application(self), access_log=None)
+            self._admin = web.AppRunner(
+                admin.application(self), access_log=None, shutdown_timeout=1.0
+            )
             await self._admin.setup()
             await web.SockSite(self._admin, admin_sock.dup()).start()
 
@@ -157,6 +158,11 @@ class Gateway:
     def entities(self, kind: str) -> Iterable[Entity]:
         """Entities of one kind (`services`, `plugins`, ...) as Kong stores them."""
         return self._in_force().entities.get(kind, {}).values()
+
+
+def _url(host: str, sock: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{sock.getsockname()[1]}"
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -86,13 +86,14 @@ class Pool:
 
     def take(self, address: Address) -> Stream | None:
         """A kept connection that is still open, if there is one."""
-        idle = self._idle[address]
+        idle = self._idle.get(address, deque())
         now = asyncio.get_running_loop().time()
         while idle:
             stream, until = idle.pop()
             if stream.usable and now < until:
                 return stream
             stream.close()
+        self._idle.pop(address, None)
         return None
 
     def give_back(self, address: Address, stream: Stream) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,22 @@ async def test_a_plugin_may_wait_for_a_body_that_would_stream() -> None:
             assert (await client.response()).status == 200
     assert seen == [(None, b"abcd", 0)]
     assert upstream.requests[0].body == b"abcd"
+
+
+async def test_a_body_that_fails_while_a_plugin_waits_reaches_no_one() -> None:
+    """Even if the plugin's side takes the failure for its own and goes on, as MsgPack:1 does."""
+    async with Upstream().running() as upstream:
+        deck = service(upstream.port, route=f"request_buffering: false\n    {_PLUGIN}")
+        async with stand_in(deck) as kong:
+
+            async def act(_: PluginEntity, ctx: RequestContext) -> None:
+                with contextlib.suppress(Exception):
+                    await ctx.client.body.load()
+
+            kong.runner.action = act
+            response = await kong.ask("POST /r\nTransfer-Encoding: chunked", b"2\r\nhi\r\nzz\r\n")
+    assert response.status == 400
+    assert upstream.requests == []
 
 
 async def test_a_streamed_upload_is_not_sent_twice() -> None:

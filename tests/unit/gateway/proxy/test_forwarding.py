@@ -181,6 +181,21 @@ async def test_a_plugin_points_the_request_elsewhere() -> None:
     assert request.body == b"changed"
 
 
+async def test_a_plugins_query_cannot_begin_another_request() -> None:
+    async with (
+        Upstream().running() as upstream,
+        stand_in(service(upstream.port, route=_PLUGIN)) as kong,
+    ):
+
+        async def act(_: PluginEntity, ctx: RequestContext) -> None:
+            ctx.upstream.query = "a=b c\r\nEvil: 1"
+
+        kong.runner.action = act
+        assert (await kong.ask("GET /r")).status == 200
+    assert upstream.requests[0].target == "/?a=b%20c%0D%0AEvil:%201"
+    assert upstream.requests[0].get("Evil") is None
+
+
 async def test_a_host_header_set_by_a_plugin_wins() -> None:
     async with (
         Upstream().running() as upstream,

@@ -147,8 +147,8 @@ async def test_a_body_to_the_end_of_the_connection() -> None:
 
 
 def test_a_line_break_in_a_value_does_not_begin_a_header() -> None:
-    rendered = http1.render_headers([(b"X", b"a\r\nEvil: 1")])
-    assert rendered == b"X: a  Evil: 1\r\n\r\n"
+    rendered = http1.render_headers([(b"X", b"a\r\nEvil: 1"), (b"Y\r\nEvil", b"1")])
+    assert rendered == b"X: a  Evil: 1\r\nY  Evil: 1\r\n\r\n"
 
 
 async def test_reading_from_a_lost_connection_raises() -> None:
