@@ -20,6 +20,7 @@ from kong_ai_proxy.pluginserver.generation import MAX_PATH_BYTES
 DEFAULT_SOCKET = "/usr/local/kong/ai-proxy.socket"
 """Where Kong itself looks for the socket of a server called ai-proxy, with its default prefix."""
 
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the printed lines depend on. `None` leaves a setting to the command's own default."""
