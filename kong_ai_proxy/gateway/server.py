@@ -1,4 +1,14 @@
-"""The stand-in for Kong: a gateway for machines without one, for development and tests."""
+"""The stand-in for Kong: a gateway for machines without one, for development and tests.
+
+What differs from Kong, knowing and on purpose:
+
+- with `request_buffering` on, a body is read before the plugins run, not after them;
+- answers always stream with backpressure, whatever `response_buffering` says;
+- an upstream's nonsense (no HTTP, a 101 that nobody asked for) is 502; nginx passes it on;
+- requests that are not HTTP get their error as plain text, whatever they accept;
+- plugins run in the access phase only;
+- no TLS, HTTP/2 or gRPC towards clients, no Upstream entities, one process.
+"""
 
 from __future__ import annotations
 
