@@ -475,13 +475,12 @@ class ContainerKong(Kong):
         if self.plan.changes.get("database") == "postgres":
             self._bootstrap(variables)
         container = DockerContainer(image_tag(self.kind)).with_kwargs(network_mode="host")
-        self._container = container.with_envs(**variables, **self.plan.env).start()
+        self._container = container.with_envs(**variables, **self.plan.env)
+        self._container.start()
         try:
             wait_until(self._answers, f"Kong {self.kind} in its container", 50)
         except GatewayError as error:
-            logs = self.all_logs()
-            self.stop()
-            raise GatewayError(f"{error}\n{logs}") from None
+            raise GatewayError(f"{error}\n{self.all_logs()}") from None
 
     @override
     def stop(self) -> None:
@@ -598,11 +597,13 @@ class GatewayPool:
                 return kong
             await asyncio.to_thread(kong.stop)
         kong = InstalledKong(plan) if plan.kind == "installed" else ContainerKong(plan)
-        await asyncio.to_thread(kong.start)
-        if not await kong.healthy():
-            logs = kong.all_logs()
+        try:
+            await asyncio.to_thread(kong.start)
+            if not await kong.healthy():
+                raise GatewayError(f"Kong started without a plugin server\n{kong.all_logs()}")
+        except GatewayError:
             await asyncio.to_thread(kong.stop)
-            raise GatewayError(f"Kong started without a plugin server\n{logs}")
+            raise
         return kong
 
     def give_back(self, kong: Kong) -> None:
