@@ -472,10 +472,10 @@ class ContainerKong(Kong):
         from testcontainers.core.container import DockerContainer
 
         variables = {f"KONG_{key.upper()}": value for key, value in self._entries().items()}
-        if self.plan.changes.get("database") == "postgres":
-            self._bootstrap(variables)
         container = DockerContainer(image_tag(self.kind)).with_kwargs(network_mode="host")
         self._container = container.with_envs(**variables, **self.plan.env)
+        if self.plan.changes.get("database") == "postgres":
+            self._bootstrap(variables)
         self._container.start()
         try:
             wait_until(self._answers, f"Kong {self.kind} in its container", 50)
