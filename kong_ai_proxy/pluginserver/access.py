@@ -16,6 +16,7 @@ from kong_ai_proxy.exchange.errors import HEADERS_TOO_LARGE, SERVER_ERROR, Refus
 from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
 from kong_ai_proxy.exchange.plan import Plan, too_large
 from kong_ai_proxy.exchange.privacy import first_values, redacted
+from kong_ai_proxy.pluginserver.instances import own_config
 from kong_ai_proxy.pluginserver.pdk import BodyTooLarge
 
 PRIORITY = 770
@@ -23,9 +24,6 @@ PRIORITY = 770
 
 MAX_HEADERS = 1000
 """The most that Kong's PDK gives out; with as many there may be more that nobody saw."""
-
-_KONGS_KEYS = frozenset({"$refs", "route_id", "service_id", "consumer_id", "consumer_group_id"})
-"""What Kong adds to a configuration beside names that start with two underscores."""
 
 REDACTED = "REDACTED"
 # Kong redacts these in its log record by itself.
@@ -85,15 +83,6 @@ class AccessPlugin:
         body = _body(kong, self._plan.max_body) if self._plan.needs_body(request) else None
         attempt = self._plan.attempt(request, body)
         return request, attempt.start()
-
-
-def own_config(kong_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without Kong's bookkeeping."""
-    return {
-        name: value
-        for name, value in kong_config.items()
-        if not name.startswith("__") and name not in _KONGS_KEYS
-    }
 
 
 def _client_request(kong: Any, *, captures: bool) -> ClientRequest:

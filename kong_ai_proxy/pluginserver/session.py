@@ -125,8 +125,18 @@ class Session(asyncio.Protocol):
     def close(self) -> None:
         """End events with an answer to the client, and the connection."""
         self.end_events(failures.ENDING)
+        self.half_close()
+
+    def half_close(self) -> None:
+        """Say that nothing more comes, and go on reading until Kong closes.
+
+        Kong takes the end for a closed connection and repeats its event on another one. A full
+        close would break the pipe under what Kong is writing, and fail that request.
+        """
         self.ignore_the_rest()
-        self._transport.close()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._transport.write_eof()
 
     def abort(self) -> None:
         """End the connection without waiting for the other side to read."""

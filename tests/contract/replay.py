@@ -74,6 +74,7 @@ class Wire(asyncio.Transport):
             asyncio.get_running_loop().call_soon(self.session.connection_lost, None)
 
     abort = close
+    write_eof = close  # Kong closes its side when it reads the end
 
     @override
     def pause_reading(self) -> None:
