@@ -78,6 +78,29 @@ def test_a_body_that_is_not_one_unambiguous_object_is_refused(body: bytes, says:
         JsonObject(body)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" + b'"",' * 5000 + b"0]",
+        b"[" + b"[]," * 5000 + b"0]",
+        b"[" + b'{"a":[{"b":[[{}]]}]},' * 3000 + b"0]",
+        b"[" * 900 + b'"' + b'\\"' * 5000 + b'"' + b"]" * 900,
+        b'"' + b'\\"' * 5000 + b"\\\\" * 500 + b'"',
+        b"[" + b'"a",' * 2500 + b"[" * 50 + b'"]"' + b"]" * 50 + b"]",
+    ],
+    ids=["strings", "arrays", "nested", "deep", "escapes", "late depth"],
+)
+def test_values_of_any_shape_are_kept(value: bytes) -> None:
+    raw = b'{"user":' + value + b',"model":"a"}'
+    assert JsonObject(raw).edited({"model": "b"}) == b'{"user":' + value + b',"model":"b"}'
+
+
+def test_more_members_than_any_request_has_are_refused() -> None:
+    raw = json.dumps({f"m{number}": 1 for number in range(1001)}).encode()
+    with pytest.raises(JsonError, match="more than 1000 members"):
+        JsonObject(raw)
+
+
 def test_a_name_may_occur_again_further_down() -> None:
     body = b'{"model":"a","metadata":{"model":"b"}}'
     assert JsonObject(body).value["model"] == "a"
