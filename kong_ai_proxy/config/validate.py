@@ -129,13 +129,13 @@ def _check_plugin(deck: Deck, plugin: _Entity) -> Iterator[Finding]:
     shared = _shared(deck, plugin)
     own = plugin.data.get("config")
     config = {**shared, **own} if isinstance(own, dict) else (own or shared)
-    for field, message in _mistakes(str(plugin.data["name"]), config):
+    for field, message, warning in _remarks(str(plugin.data["name"]), config):
         path = _path(field)
         base: DeckPath = (*plugin.path, "config")
         if path[:1] and path[0] in shared and not (isinstance(own, dict) and path[0] in own):
             base = ("_plugin_configs", str(plugin.data["_config"]))
         if not _is_unset(deck, (*base, *path)):
-            yield Finding(deck.line((*base, *path)), field, message)
+            yield Finding(deck.line((*base, *path)), field, message, warning)
 
 
 def _shared(deck: Deck, plugin: _Entity) -> Mapping[str, object]:
@@ -143,6 +143,14 @@ def _shared(deck: Deck, plugin: _Entity) -> Mapping[str, object]:
     shared = deck.data.get("_plugin_configs")
     config = shared.get(str(plugin.data.get("_config"))) if isinstance(shared, dict) else None
     return config if isinstance(config, dict) else {}
+
+
+def _remarks(plugin: str, config: Any) -> Iterator[tuple[str, str, bool]]:
+    """Field and message of all there is to say about a `config`, and whether it only warns."""
+    for field, message in _mistakes(plugin, config):
+        yield field, message, False
+    for field, message in _credentials_in_the_url(config):
+        yield field, message, True
 
 
 def _mistakes(plugin: str, config: Any) -> Iterator[tuple[str, str]]:
@@ -160,6 +168,21 @@ def _not_available(config: Config) -> Iterator[tuple[str, str]]:
         of_element = entry.of_target and isinstance(config, AiProxyAdvanced)
         base = f"config.targets[{index}]" if of_element else "config"
         yield f"{base}.{entry.field}", entry.message
+
+
+def _credentials_in_the_url(config: Any) -> Iterator[tuple[str, str]]:
+    """Seen on Kong 3.9.3: `upstream: "https://host/path?key=..."` in nginx's own messages."""
+    if not isinstance(config, dict):
+        return
+    elements = [(f"config.targets[{index}]", target) for index, target in _items(config, "targets")]
+    for base, record in [("config", config), *elements]:
+        auth = record.get("auth")
+        if isinstance(auth, dict) and auth.get("param_location") == "query":
+            yield (
+                f"{base}.auth.param_location",
+                "when a request fails, nginx writes the whole URL, key included, into Kong's "
+                "error log: use header_name and header_value if the provider takes a header",
+            )
 
 
 def _path(field: str) -> DeckPath:
