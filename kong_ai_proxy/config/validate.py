@@ -109,6 +109,7 @@ def check_file(file: str, env: Mapping[str, str]) -> tuple[int, list[Finding]]:
     for plugin in plugins:
         findings |= set(_check_plugin(deck, plugin))
     findings |= set(_check_scopes(deck, plugins))
+    findings |= set(_check_both(deck, plugins))
     return len(plugins), sorted(findings)
 
 
@@ -213,6 +214,30 @@ def _check_scopes(deck: Deck, plugins: list[_Entity]) -> Iterator[Finding]:
                 yield from _check_service(deck, service)
         for route in routes:
             yield from _check_route(deck, route, uploads=_takes_uploads(plugin))
+
+
+def _check_both(deck: Deck, plugins: list[_Entity]) -> Iterator[Finding]:
+    """Both plugins at one place would mix their credentials, so the second answers 500."""
+    first: dict[object, _Entity] = {}
+    for plugin in plugins:
+        if plugin.data.get("enabled") is False:
+            continue
+        other = first.setdefault(_scope(plugin), plugin)
+        if other.data["name"] != plugin.data["name"]:
+            message = (
+                f"{' and '.join(PLUGINS)} both apply to the same requests (the other one is in "
+                f"line {deck.line(other.path)}): remove one"
+            )
+            yield Finding(deck.line(plugin.path), "name", message)
+
+
+def _scope(plugin: _Entity) -> tuple[object, ...]:
+    """The same for two plugins that apply to the same Service, Route and consumer, or to all."""
+    entity = plugin.route or plugin.service
+    kinds = ("consumer", "consumer_group", *(() if entity else ("service", "route")))
+    owner = () if plugin.path[0] in ("services", "routes") else plugin.path[:-2]
+    names = tuple(str(plugin.data.get(kind)) for kind in kinds)
+    return (entity and entity.path, owner, *names)
 
 
 def _elsewhere(deck: Deck, plugin: _Entity) -> Iterator[Finding]:

@@ -235,6 +235,49 @@ def test_a_plugin_that_names_a_route_elsewhere_gets_a_warning(validate: Validate
     assert lines[0] == "a.yml:7: warning: route: not in this file, so it is not checked"
 
 
+ADVANCED = """\
+- name: ai-proxy-advanced
+  config:
+    targets:
+    - route_type: llm/v1/chat
+      model: {provider: openai}
+"""
+WITH_ROUTE = service("- name: cors\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (service(CHAT + ADVANCED), "16 12"),
+        (service(ADVANCED + CHAT), "17 12"),
+        (WITH_ROUTE + f"  plugins:\n{indent(CHAT + ADVANCED, '  ')}", "18 14"),
+        (WITH_ROUTE + "plugins:\n" + CHAT + ADVANCED, "18 14"),
+        (service(CHAT) + "plugins:\n" + ADVANCED + "  route: chat\n", "17 12"),
+        ("consumers:\n- username: u\n  plugins:\n" + indent(CHAT + ADVANCED, "  "), "9 5"),
+    ],
+    ids=["route", "the other order", "service", "global", "by the route's name", "consumer"],
+)
+def test_both_plugins_at_one_place_are_an_error(validate: Validate, text: str, lines: str) -> None:
+    line, other = lines.split()
+    assert validate.errors(text) == [
+        f"a.yml:{line}: name: ai-proxy and ai-proxy-advanced both apply to the same requests "
+        f"(the other one is in line {other}): remove one"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        service(CHAT + ADVANCED + "  enabled: false\n"),
+        service(CHAT + ADVANCED + "  consumer: u\n"),
+        "plugins:\n" + CHAT + "  route: elsewhere\n" + ADVANCED + "  route: other\n",
+    ],
+    ids=["disabled", "for one consumer", "two other routes"],
+)
+def test_both_plugins_in_one_file_are_none(validate: Validate, text: str) -> None:
+    assert validate.errors(text) == []
+
+
 def test_a_route_without_a_service_is_an_error(validate: Validate) -> None:
     text = f"routes:\n- name: r\n  response_buffering: false\n  plugins:\n{indent(CHAT, '  ')}"
     (error,) = validate.errors(text)
