@@ -113,11 +113,11 @@ async def test_hostile_bytes_on_the_socket_do_not_disturb_others(
     gateway: GatewayFactory, provider: Recorder, protocol: Protocol
 ) -> None:
     running = await start(gateway, provider, protocol)
-    if running.kind != "standin":
-        pytest.skip("the socket is known for the stand-in's plugin server only")
-    path = running.server.socket  # type: ignore[attr-defined]
+    path = running.plugin_server_socket
+    if path is None:
+        pytest.skip("the plugin server's socket is out of reach, in a container")
     for content in hostile():
-        _, writer = await asyncio.open_unix_connection(str(path))
+        _, writer = await asyncio.open_unix_connection(path)
         writer.write(content)
         await writer.drain()
         assert await chat(running) == 200
