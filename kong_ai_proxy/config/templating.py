@@ -76,7 +76,8 @@ def compile_template(text: str) -> Template | None:
 def _placeholder(expression: str, text: str) -> _Placeholder:
     source, _, key = expression.partition(".")
     if not source or not key or "." in key:
-        raise TemplateError(f"cannot parse expression for field '{text}'")
+        shown = "upstream_url" if "://" in text else text  # a URL may hold a key
+        raise TemplateError(f"cannot parse expression for field '{shown}'")
     if source not in SOURCES:
         raise TemplateError(f"source '{source}' is not supported")
     return _Placeholder(source, key)
@@ -84,6 +85,6 @@ def _placeholder(expression: str, text: str) -> _Placeholder:
 
 def _value(part: _Placeholder, values: Mapping[str, str]) -> str:
     value = values.get(part.key.lower() if part.source == "headers" else part.key)
-    if value is None:
+    if not value:
         raise TemplateError(f"{part.source} key {part.key} was not provided")
     return value

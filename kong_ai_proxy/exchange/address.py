@@ -16,7 +16,7 @@ from kong_ai_proxy.exchange.messages import Address, ClientRequest
 from kong_ai_proxy.formats.openai import PRESERVE
 from kong_ai_proxy.providers.base import Provider
 
-DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def address(provider: Provider, model: Model, route_type: str, request: ClientRequest) -> Address:
@@ -25,40 +25,48 @@ def address(provider: Provider, model: Model, route_type: str, request: ClientRe
     `upstream_url` replaces everything, its path and query included; without any path of its own
     it gets the provider's. Raises Refused.
     """
-    path = _own_path(provider, model, route_type, request)
+    own = _own_place(provider, model, route_type, request)
     if model.options.upstream_url:
         given = split_url(model.options.upstream_url)
-        return given if given.path else given._replace(path=path)
-    return split_url(provider.base_url)._replace(path=path)
+        return given if given.path else given._replace(path=own.path)
+    return own
 
 
-def _own_path(provider: Provider, model: Model, route_type: str, request: ClientRequest) -> str:
+def _own_place(
+    provider: Provider, model: Model, route_type: str, request: ClientRequest
+) -> Address:
+    place = split_url(provider.base_url)
     if model.options.upstream_path:
-        return "/" + model.options.upstream_path.lstrip("/")
+        path, _, query = model.options.upstream_path.partition("?")
+        return place._replace(path="/" + no_dot_segments(path).lstrip("/"), query=query)
     if route_type == PRESERVE:
-        return "/" + no_dot_segments(request.path).lstrip("/")
-    return provider.paths[route_type]
+        return place._replace(path="/" + no_dot_segments(request.path).lstrip("/"))
+    return place._replace(path=provider.paths[route_type])
 
 
 @lru_cache(maxsize=1024)
 def split_url(url: str) -> Address:
     """The parts of an absolute URL; the port defaults by scheme, `path` may be "".
 
-    Raises Refused (500): the URL is the operator's.
+    A WebSocket is an upgraded HTTP request, so `ws` and `wss` become `http` and `https`, which is
+    what Kong knows. Raises Refused (500) without showing the URL: it may hold a key.
     """
+    wanted = Refused(SERVER_ERROR, "upstream_url: expected http(s)://host[:port][/path][?query]")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise Refused(SERVER_ERROR, f"upstream_url {url!r}: {error}") from None
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        raise Refused(SERVER_ERROR, f"upstream_url {url!r}: expected http(s)://host[:port][/path]")
+    except ValueError:
+        raise wanted from None
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    if scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise wanted
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], parts.path, parts.query)
+    return Address(scheme, host, port or DEFAULT_PORTS[scheme], parts.path, parts.query)
 
 
 def no_dot_segments(path: str) -> str:
     """`path` itself. Raises Refused (400) when a segment is "." or "..", encoded or not."""
-    if {".", ".."}.intersection(re.split(r"[/\\]", unquote(path, errors="surrogateescape"))):
+    segments = re.split(r"[/\\]", unquote(path, errors="surrogateescape"))
+    if any(segment.partition(";")[0] in (".", "..") for segment in segments):
         raise Refused(BAD_REQUEST, "the path must not have '.' or '..' segments")
     return path

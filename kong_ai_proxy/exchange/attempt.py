@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kong_ai_proxy.auth import sign
@@ -23,6 +24,8 @@ from kong_ai_proxy.providers.registry import PROVIDERS
 
 MODEL_HEADER = "x-kong-llm-model"
 DROPPED_HEADER = "x-kong-ai-dropped-params"
+MAX_MODEL_HEADER = 512
+"""Longest value of MODEL_HEADER: the name may be the client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +77,17 @@ class Attempt:
         """The request to the provider. Raises Refused."""
         self._check_model()
         self._check_streaming()
-        changes = self._conversion.access(self._body.value if self._body else {})
+        changes = self._conversion.access(self._members())
         credentials = self._credentials()
+        headers = {**credentials.headers, **self._subprotocols()}
         return UpstreamRequest(
             method=self._request.method if self._route_type == openai.PRESERVE else "POST",
             address=self._address(credentials),
-            set_headers=credentials.headers,
-            drop_headers=self._drop_headers(credentials),
+            set_headers={name: value for name, value in headers.items() if value},
+            drop_headers=self._drop_headers(headers),
             body=self._changed_body(changes, credentials),
-            secret_headers=frozenset(credentials.headers),
-            secret_query=frozenset(credentials.query),
+            secret_headers=self._secret_headers(headers),
+            secret_query=self._secret_query(credentials),
             response_headers=self._response_headers(changes),
         )
 
@@ -92,7 +96,9 @@ class Attempt:
 
     def _check_model(self) -> None:
         requested = self._requested_model()
-        own = {self._model.name, self._model.model_alias}
+        own = {self._model.name}
+        if self._route_type != openai.PRESERVE:  # which could not put the name for the alias
+            own.add(self._model.model_alias)
         if self._model.name and requested is not None and requested not in own:
             raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self._model.name}")
         if not self._model.name and requested is None and self._route_type != openai.PRESERVE:
@@ -109,12 +115,15 @@ class Attempt:
         try:
             return sign.static(
                 self._auth,
-                self._request.headers.keys(),
-                privacy.query_names(self._request.query),
-                self._body.value.keys() if self._body else (),
+                [name for name, values in self._request.headers.items() if any(values)],
+                [n for n, value in privacy.query_values(self._request.query).items() if value],
+                [n for n, value in self._members().items() if value],
             )
         except sign.AuthError as error:
             raise Refused(SERVER_ERROR, str(error)) from None
+
+    def _members(self) -> Mapping[str, object]:
+        return self._body.value if self._body else {}
 
     def _address(self, credentials: sign.Credentials) -> Address:
         provider = PROVIDERS[self._model.provider]
@@ -125,18 +134,38 @@ class Attempt:
 
     def _dropped_query(self, own: str) -> set[str]:
         """The operator's parameters replace the client's; the client's credentials stay here."""
-        dropped = set(privacy.query_names(own))
+        dropped = set(privacy.query_values(own))
         if sign.is_configured(self._auth):
             dropped |= privacy.CREDENTIAL_QUERY - self._overridden()
         return dropped
 
-    def _drop_headers(self, credentials: sign.Credentials) -> frozenset[str]:
+    def _drop_headers(self, replaced: Mapping[str, str]) -> frozenset[str]:
         dropped = privacy.dropped_headers(
             self._request.headers,
             credentials=sign.is_configured(self._auth),
             kept=self._overridden(),
+            replaced=replaced,
         )
-        return frozenset(dropped - credentials.headers.keys())
+        emptied = {name for name, value in replaced.items() if not value}
+        return frozenset(dropped - replaced.keys() | emptied)
+
+    def _subprotocols(self) -> dict[str, str]:
+        """Browsers offer the key as a WebSocket subprotocol, having no other way."""
+        offered = self._request.headers.get("sec-websocket-protocol")
+        if not offered or not sign.is_configured(self._auth) or self._auth.allow_override:
+            return {}
+        kept = privacy.subprotocols(offered)
+        return {} if kept == ", ".join(offered) else {"sec-websocket-protocol": kept}
+
+    def _secret_headers(self, headers: Mapping[str, str]) -> frozenset[str]:
+        """Those that are set, and the client's own credentials where they pass."""
+        client = privacy.CREDENTIAL_HEADERS | self._overridden()
+        return frozenset(headers.keys() | (client & self._request.headers.keys()))
+
+    def _secret_query(self, credentials: sign.Credentials) -> frozenset[str]:
+        """Whatever the operator wrote into the URL may be a key as well."""
+        url = self._model.options.upstream_url or ""
+        return frozenset(credentials.query.keys() | privacy.query_values(url.partition("?")[2]))
 
     def _overridden(self) -> set[str]:
         """Names under which the client may bring its own credential."""
@@ -155,14 +184,26 @@ class Attempt:
                 "auth.param_location 'body' cannot be used with route_type 'preserve', "
                 "which leaves the body as it is",
             )
+        try:
+            openai.check_names(self._body.value, credentials.body)
+        except openai.FormatError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
         return self._body.edited(members)
+
+    def _answering_model(self) -> str | None:
+        """What the provider is asked for; `preserve` only knows what the client wrote."""
+        requested = self._requested_model()
+        if self._route_type == openai.PRESERVE:
+            return requested
+        return self._model.name or requested
 
     def _response_headers(self, changes: BodyChanges) -> dict[str, str]:
         headers: dict[str, str] = {}
-        name = self._model.name or self._requested_model()
+        name = self._answering_model()
         wanted = self._rules.model_name_header or "kong-debug" in self._request.headers
         if name and wanted:
-            headers[MODEL_HEADER] = _header_text(f"{self._model.provider}/{name}")
+            text = _header_text(f"{self._model.provider}/{name}")
+            headers[MODEL_HEADER] = text[:MAX_MODEL_HEADER]
         if changes.dropped:
             headers[DROPPED_HEADER] = ", ".join(changes.dropped)
         return headers

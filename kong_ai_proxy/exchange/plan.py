@@ -5,6 +5,7 @@ from __future__ import annotations
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates
 from kong_ai_proxy.config import Config, Target
 from kong_ai_proxy.config.pending import pending
+from kong_ai_proxy.exchange import head
 from kong_ai_proxy.exchange.attempt import Attempt, Rules
 from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
@@ -36,13 +37,18 @@ class Plan:
         return any("uri_captures" in t.sources for t in self._templates.values())
 
     @property
-    def may_read_body(self) -> bool:
-        """Whether a request's body may have to be read at all."""
-        return self._route_types != {openai.PRESERVE} or self._names_models
+    def reads_body(self) -> bool:
+        """Whether bodies are read: route type `preserve` alone needs that only for a rule."""
+        return self._route_types != {openai.PRESERVE} or self._has_rules
 
     @property
-    def _names_models(self) -> bool:
-        return any(target.model.name for target in self._config.targets)
+    def _has_rules(self) -> bool:
+        names = (target.model.name or target.model.model_alias for target in self._config.targets)
+        return any(names) or self._config.response_streaming == "deny"
+
+    @property
+    def _is_json_only(self) -> bool:
+        return bool(self._route_types & openai.JSON_ROUTE_TYPES)
 
     @property
     def max_body(self) -> int:
@@ -52,45 +58,29 @@ class Plan:
     def check_available(self) -> None:
         """Raise Refused (500) for a configuration that this version cannot serve."""
         if self._pending:
-            raise Refused(
-                SERVER_ERROR,
-                "; ".join(self._pending),
-            )
+            raise Refused(SERVER_ERROR, "; ".join(self._pending))
 
-    def needs_body(self, request: ClientRequest) -> bool:
-        """Whether this request's body must be read. Raises Refused by what its head says."""
-        if self._route_types & openai.JSON_ROUTE_TYPES:
-            self._check_head(request)
-            needed = True
-        else:
-            needed = self._names_models and request.has_body and _is_json(request)
-        if needed:
-            self._check_length(int(_content_length(request)))
-        return needed
-
-    def _check_head(self, request: ClientRequest) -> None:
-        if not request.has_body and request.method != "POST":
-            raise Refused(
-                METHOD_NOT_ALLOWED,
-                f"{request.method} without a body: expected POST with a JSON body",
-                {"allow": "POST"},
-            )
-        if request.has_body and not _is_json(request):
-            raise Refused(
-                UNSUPPORTED_MEDIA_TYPE,
-                "expected an uncompressed body with content-type: application/json",
-            )
+    def check_head(self, request: ClientRequest) -> None:
+        """Raise Refused for a request whose head is reason enough."""
+        head.check(request)
+        if not self.reads_body:
+            return
+        if head.asks_upgrade(request):
+            raise Refused(BAD_REQUEST, "expected a plain request: no Upgrade on this route")
+        if self._is_json_only and request.method == "HEAD":
+            raise _no_body(request.method)
+        if request.has_body and not head.is_json(request):
+            raise _not_json()
+        self._check_length(head.content_length(request))
 
     def _check_length(self, length: int) -> None:
         if self.max_body and length > self.max_body:
             raise too_large()
 
     def attempt(self, request: ClientRequest, body: bytes | None) -> Attempt:
-        """The attempt for this request. `body` is what `needs_body` asked for. Raises Refused."""
-        if body is not None:
-            self._check_length(len(body))
+        """The attempt for this request; `body` is None unless `reads_body`. Raises Refused."""
         try:
-            parsed = JsonObject(body) if body is not None else None
+            parsed = self._parsed(request, body) if body is not None else None
             target = self._target(parsed)
             if parsed and target.route_type in openai.JSON_ROUTE_TYPES:
                 openai.check_shape(parsed.value, target.route_type)
@@ -103,6 +93,19 @@ class Plan:
         except (openai.FormatError, UnknownModelError) as error:
             raise Refused(BAD_REQUEST, str(error)) from None
 
+    def _parsed(self, request: ClientRequest, body: bytes) -> JsonObject | None:
+        """HTTP/2 need not announce a body, so what the head said is looked at again."""
+        self._check_length(len(body))
+        if not body and not self._is_json_only:
+            return None
+        if not body and request.method != "POST":
+            raise _no_body(request.method)
+        if body and not head.is_json(request):
+            raise _not_json()
+        parsed = JsonObject(body)
+        openai.check_names(parsed.value)
+        return parsed
+
     def _target(self, body: JsonObject | None) -> Target:
         requested = openai.requested_model(body.value) if body else None
         found = candidates(self._config.targets, requested)
@@ -110,7 +113,8 @@ class Plan:
             raise Refused(
                 SERVER_ERROR,
                 f"{len(found)} targets for this request: balancing between targets is not "
-                "available in this version of kong-ai-proxy; give each a model_alias of its own",
+                "available in this version of kong-ai-proxy; choose one by its model_alias in the "
+                "request's 'model'",
             )
         return found[0]
 
@@ -120,14 +124,13 @@ def too_large() -> Refused:
     return Refused(CONTENT_TOO_LARGE, "Request body too large")
 
 
-def _content_length(request: ClientRequest) -> str:
-    length = (request.header("content-length") or "0").strip()
-    return length if length.isascii() and length.isdigit() else "0"
+def _no_body(method: str) -> Refused:
+    message = f"{method} without a body: expected POST with a JSON body"
+    return Refused(METHOD_NOT_ALLOWED, message, {"allow": "POST"})
 
 
-def _is_json(request: ClientRequest) -> bool:
-    """Absent counts as JSON, as Kong has it; a compressed body is not read."""
-    media_type = (request.header("content-type") or "application/json").partition(";")[0]
-    media_type = media_type.strip().lower()
-    is_json = media_type == "application/json" or media_type.endswith("+json")
-    return is_json and (request.header("content-encoding") or "identity").lower() == "identity"
+def _not_json() -> Refused:
+    return Refused(
+        UNSUPPORTED_MEDIA_TYPE,
+        "expected an uncompressed body in UTF-8 with content-type: application/json",
+    )

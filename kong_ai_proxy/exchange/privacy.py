@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode
 
-# Kong's and the connection's own. Kong and the relay handle the hop-by-hop ones themselves.
+# Kong's and the connection's own, and what makes some servers see another request than the one
+# that was checked. Hop-by-hop headers are left to Kong.
 _INTERNAL_PREFIXES = ("x-consumer-", "x-credential-", "x-kong-", "x-forwarded-")
 _INTERNAL = frozenset(
     {
@@ -16,41 +17,80 @@ _INTERNAL = frozenset(
         "x-authenticated-groups",
         "x-authenticated-scope",
         "x-authenticated-userid",
+        "x-http-method-override",
+        "x-original-url",
         "x-real-ip",
+        "x-rewrite-url",
     }
 )
 
 CREDENTIAL_HEADERS = frozenset(
-    {"authorization", "api-key", "apikey", "cookie", "x-api-key", "x-goog-api-key"}
+    {
+        "authorization",
+        "api-key",
+        "apikey",
+        "cookie",
+        "ocp-apim-subscription-key",
+        "x-amz-security-token",
+        "x-api-key",
+        "x-auth-token",
+        "x-goog-api-key",
+    }
 )
 """Where clients put the key that they show to the gateway, or to a provider of their own."""
 
-CREDENTIAL_QUERY = frozenset({"api-key", "api_key", "apikey", "key", "x-api-key"})
+CREDENTIAL_QUERY = frozenset(
+    {"access_token", "api-key", "api_key", "apikey", "jwt", "key", "x-api-key"}
+)
 """The same in the query."""
 
 
-def dropped_headers(sent: Iterable[str], *, credentials: bool, kept: Collection[str]) -> set[str]:
+def dropped_headers(
+    sent: Iterable[str], *, credentials: bool, kept: Collection[str], replaced: Collection[str]
+) -> set[str]:
     """Which of the `sent` lower-case header names do not go to the provider.
 
-    `credentials`: the client's credentials are dropped too, but for the names in `kept`.
+    `credentials`: the client's credentials are dropped too, but for the names in `kept`. Other
+    spellings of the `replaced` ones are dropped, because servers that hand headers on as CGI does
+    (RFC 3875 section 4.1.18) take `x_api_key` for `x-api-key`.
     """
+    unwanted = _INTERNAL | CREDENTIAL_HEADERS if credentials else _INTERNAL
+    own = {_dashed(name) for name in replaced}
     return {
         name
         for name in sent
-        if name in _INTERNAL
-        or name.startswith(_INTERNAL_PREFIXES)
-        or (credentials and name in CREDENTIAL_HEADERS and name not in kept)
+        if _dashed(name).startswith(_INTERNAL_PREFIXES)
+        or (_dashed(name) in unwanted and name not in kept)
+        or (_dashed(name) in own and name not in replaced)
     }
 
 
-def query_names(raw: str) -> list[str]:
-    """The names of the parameters in a raw query."""
-    return [_name(part) for part in raw.split("&") if part]
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def query_values(raw: str) -> dict[str, str]:
+    """The parameters of a raw query by their exact names; of several the last that has a value."""
+    pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape")
+    return dict(sorted(pairs, key=lambda pair: bool(pair[1])))
 
 
 def without(raw: str, names: Collection[str]) -> str:
-    """The raw query without the parameters of these names; the rest byte for byte."""
-    return "&".join(part for part in raw.split("&") if part and _name(part) not in names)
+    """The raw query without the parameters of these names; the rest byte for byte.
+
+    Names are compared as a lenient server might read them: without regard to case, space around
+    them, a trailing `[]`, and with ";" between parameters.
+    """
+    unwanted = {_lenient(name) for name in names}
+    return "&".join(part for part in raw.split("&") if part and unwanted.isdisjoint(_names(part)))
+
+
+def _names(part: str) -> set[str]:
+    return {_lenient(_name(each)) for each in part.split(";")}
+
+
+def _lenient(name: str) -> str:
+    return name.strip(" \t\r\n\0").removesuffix("[]").lower()
 
 
 def _name(part: str) -> str:
@@ -61,6 +101,12 @@ def joined(raw: str, parameters: Mapping[str, str]) -> str:
     """The raw query with more parameters, encoded."""
     added = urlencode(parameters, quote_via=quote)
     return "&".join(part for part in (raw, added) if part)
+
+
+def subprotocols(offered: Iterable[str]) -> str:
+    """The WebSocket subprotocols that go on: all but those that carry a client's OpenAI key."""
+    listed = (each.strip() for value in offered for each in value.split(","))
+    return ", ".join(each for each in listed if not each.startswith("openai-insecure-api-key."))
 
 
 def redacted(raw: str, secret: Collection[str], mark: str) -> str:

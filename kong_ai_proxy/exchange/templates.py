@@ -9,20 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
 
 from kong_ai_proxy.config import Model
 from kong_ai_proxy.config.templating import Template, TemplateError, compile_template
-from kong_ai_proxy.exchange.address import no_dot_segments
+from kong_ai_proxy.exchange.address import no_dot_segments, split_url
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.privacy import first_values
 
 _M = TypeVar("_M", bound=BaseModel)
 _SEGMENT_SAFE = "-._~!$&'()*+,;=:@"  # what RFC 3986 allows in a path segment
-_HOST_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 section 2.1
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_HOST_PART = re.compile(_LABEL)
+_WHOLE_HOST = re.compile(r".*://\$\([^)]*\)(?::[0-9]+)?", re.DOTALL)
+_PATH = re.compile(r"([^?#]*)(.*)", re.DOTALL)
+_MAX_HOST = 253
 _URL = re.compile(r"(?P<origin>[^:/?#]+://[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
 
 Expand = Callable[["Sources"], str]
@@ -33,7 +38,11 @@ class Sources:
 
     def __init__(self, request: ClientRequest) -> None:
         self.headers = {name: values[0] for name, values in request.headers.items() if values}
-        self.captures = dict(request.captures)
+        # Kong leaves reserved characters in captures encoded: a model's ARN comes as arn%3Aaws.
+        self.captures = {
+            name: unquote(value, errors="surrogateescape")
+            for name, value in request.captures.items()
+        }
         self.query = _first_values(request.query)
 
     def expand(self, template: Template, encode: Callable[[str], str] = str) -> str:
@@ -101,6 +110,8 @@ def _expander(field: str, text: str) -> Expand | None:
         return None
     if field == "upstream_url":
         return _url_expander(text)
+    if field == "upstream_path":
+        return _parts_expander(_PATH.fullmatch(text), (_segment, _query_value))
     return lambda sources: sources.expand(template, _utf8)
 
 
@@ -114,9 +125,31 @@ def _utf8(text: str) -> str:
 
 def _url_expander(url: str) -> Expand:
     """Expands each part of a URL with values that cannot leave that part."""
+    origin = url.partition("?")[0]
+    host = _whole_host if _WHOLE_HOST.fullmatch(_origin(origin)) else _host_part
+    expand = _parts_expander(_URL.fullmatch(url), (host, _segment, _query_value))
+    return lambda sources: _checked_url(expand(sources))
+
+
+def _origin(url: str) -> str:
     match = _URL.fullmatch(url)
-    parts = match.groups() if match else (url, "", "")
-    encoders = (_host_part, _segment, _query_value)
+    return match["origin"] if match else url
+
+
+def _checked_url(url: str) -> str:
+    try:
+        host = split_url(url).host
+    except Refused:
+        raise _bad_host() from None
+    if len(host) > _MAX_HOST:
+        raise _bad_host()
+    return url
+
+
+def _parts_expander(
+    match: re.Match[str] | None, encoders: tuple[Callable[[str], str], ...]
+) -> Expand:
+    parts = match.groups() if match else ()
     expands = [_part_expander(*part) for part in zip(parts, encoders, strict=True)]
     return lambda sources: "".join(expand(sources) for expand in expands)
 
@@ -128,9 +161,22 @@ def _part_expander(text: str, encode: Callable[[str], str]) -> Expand:
     return lambda sources: sources.expand(template, encode)
 
 
+def _bad_host() -> Refused:
+    return Refused(
+        BAD_REQUEST,
+        "a templated part of a host name may have letters, digits and '-', a port digits",
+    )
+
+
 def _host_part(value: str) -> str:
-    if not _HOST_PART.fullmatch(value) or ".." in value:
-        raise Refused(BAD_REQUEST, "a templated part of a host name may have letters, digits, '-'")
+    if not _HOST_PART.fullmatch(value):
+        raise _bad_host()
+    return value
+
+
+def _whole_host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise _bad_host()
     return value
 
 

@@ -6,7 +6,7 @@ Field names: https://platform.openai.com/docs/api-reference (chat, completions, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 CHAT = "llm/v1/chat"
 COMPLETIONS = "llm/v1/completions"
@@ -60,6 +60,36 @@ def _shapes(body: Mapping[str, object]) -> list[str]:
 
 def _is_text_or_array(value: object) -> bool:
     return isinstance(value, (str, list)) and bool(value)
+
+
+_READ = frozenset(
+    {
+        "dimensions",
+        "input",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "model",
+        "prompt",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+    }
+)
+
+
+def check_names(body: Mapping[str, object], also: Collection[str] = ()) -> None:
+    """Raise FormatError for a member that only differs in case from one that is looked at here.
+
+    Some servers read `Model` as `model` (Go's encoding/json does), which would get past a rule.
+    """
+    exact = _READ.union(also)
+    folded = {name.casefold(): name for name in exact}
+    for name in body:
+        meant = folded.get(name.casefold())
+        if meant is not None and name not in exact:
+            raise FormatError(f"unknown member {name!r}, did you mean {meant!r}?")
 
 
 def wants_stream(body: Mapping[str, object]) -> bool:

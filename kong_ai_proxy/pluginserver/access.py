@@ -65,7 +65,7 @@ class AccessPlugin:
         ]
         if self._plan.uses_captures:
             calls.append(("kong.request.get_uri_captures",))
-        if self._plan.may_read_body:
+        if self._plan.reads_body:
             calls.append(("kong.request.get_raw_body", self._plan.max_body))
         return tuple(calls)
 
@@ -80,7 +80,8 @@ class AccessPlugin:
         if self._plan is None or self._refusal:
             raise self._refusal or Refused(SERVER_ERROR, "no configuration")
         request = _client_request(kong, captures=self._plan.uses_captures)
-        body = _body(kong, self._plan.max_body) if self._plan.needs_body(request) else None
+        self._plan.check_head(request)
+        body = _body(kong, self._plan.max_body) if self._plan.reads_body else None
         attempt = self._plan.attempt(request, body)
         return request, attempt.start()
 

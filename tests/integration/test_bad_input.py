@@ -160,12 +160,14 @@ async def test_what_cannot_be_served_is_refused_by_name(
     assert provider.received == []
 
 
-async def raw(running: RunningGateway, request: bytes) -> bytes:
+async def raw(running: RunningGateway, request: bytes, status: int = 200) -> bytes:
+    """The answer to a request as bytes: all of it, or its head where the connection stays."""
     host, port = running.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(request)
-        return await asyncio.wait_for(reader.read(), 20)
+        answer = reader.read() if status == 200 else reader.readuntil(b"\r\n\r\n")
+        return await asyncio.wait_for(answer, 20)
     finally:
         writer.close()
 
@@ -193,6 +195,28 @@ async def test_a_path_that_climbs_does_not_reach_the_provider(
         b"GET /preserve/a%2f..%2f..%2fsecret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     )
     assert answer.startswith(b"HTTP/1.1 400")
+    assert provider.received == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (b"Connection: close, content-length\r\n", 400),
+        (b"Connection: close\r\nConnection: authorization\r\n", 400),
+        (b"Connection: Upgrade\r\nUpgrade: websocket\r\n", 400),
+        (b"Connection: close\r\nContent-Encoding: identity, gzip\r\n", 415),
+    ],
+)
+async def test_a_head_that_would_change_what_the_provider_reads(
+    running: RunningGateway, provider: Recorder, lines: bytes, status: int
+) -> None:
+    """Kong removes what `Connection` names after the plugins, the body's length included."""
+    body = orjson.dumps({**CHAT, "model": "gpt-4o"})
+    head = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    answer = await raw(
+        running, head + lines + b"Content-Length: %d\r\n\r\n%b" % (len(body), body), status
+    )
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
     assert provider.received == []
 
 

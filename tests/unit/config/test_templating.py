@@ -67,8 +67,14 @@ def test_a_missing_value_is_named(source: str) -> None:
         expand(f"a$({source}.x)")
 
 
-def test_an_empty_value_is_a_value() -> None:
-    assert expand("a$(headers.x)b", headers={"x": ""}) == "ab"
+def test_an_empty_value_is_no_value() -> None:
+    with pytest.raises(TemplateError, match="headers key x was not provided"):
+        expand("a$(headers.x)b", headers={"x": ""})
+
+
+def test_an_error_does_not_show_a_url() -> None:
+    with pytest.raises(TemplateError, match=r"^cannot parse expression for field 'upstream_url'$"):
+        compile_template("https://$(foo)/x?code=secret")
 
 
 WRONG = [
@@ -114,4 +120,4 @@ def test_text_without_placeholder_is_no_template(text: str) -> None:
 def test_literal_text_comes_through_unchanged(before: str, after: str) -> None:
     assume("$(" not in before + "$" and "$(" not in after and not before.endswith("$"))
     assert compile_template(before) is None
-    assert expand(f"{before}$(headers.x){after}", headers={"x": ""}) == before + after
+    assert expand(f"{before}$(headers.x){after}", headers={"x": "v"}) == f"{before}v{after}"

@@ -47,8 +47,8 @@ def send(
     plan = Plan(config.parse(plugin, configuration))
     plan.check_available()
     client = request(raw, **fields)
-    needed = plan.needs_body(client)
-    return plan.attempt(client, raw if needed else None).start()
+    plan.check_head(client)
+    return plan.attempt(client, raw if plan.reads_body else None).start()
 
 
 def sent_body(upstream: UpstreamRequest) -> Json:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kong_ai_proxy import config
 from kong_ai_proxy.exchange.errors import Refused
-from tests.unit.exchange.exchanges import CHAT, ai_proxy, model, send, sent_body
+from kong_ai_proxy.exchange.messages import ClientRequest
+from kong_ai_proxy.exchange.plan import Plan
+from tests.unit.exchange.exchanges import CHAT, ai_proxy, model, request, send, sent_body
 
 Json = dict[str, Any]
 NAMED: Json = {**CHAT, "model": "gpt-4o"}
@@ -107,7 +111,12 @@ def test_a_body_that_is_no_request_is_a_clients_error(body: bytes, says: str) ->
     [
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "multipart/form-data; boundary=x"}, 415),
+        ({"content-type": "application/json; charset=utf-7"}, 415),
         ({"content-encoding": "gzip"}, 415),
+        ({"content-encoding": "identity, gzip"}, 415),
+        ({"connection": "close, content-length"}, 400),
+        ({"connection": "authorization"}, 400),
+        ({"connection": "upgrade", "upgrade": "websocket"}, 400),
         ({"content-length": "1048577"}, 413),
     ],
 )
@@ -140,9 +149,44 @@ def test_no_limit_means_no_limit() -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD", "OPTIONS"])
 def test_a_request_without_a_body_is_not_allowed(method: str) -> None:
     with pytest.raises(Refused) as refused:
-        send(ai_proxy(), method=method, headers={"content-length": "0"})
+        send(ai_proxy(), b"", method=method)
     assert refused.value.status == 405
     assert refused.value.headers == {"allow": "POST"}
+
+
+def test_head_has_no_answer_to_a_post() -> None:
+    with pytest.raises(Refused) as refused:
+        send(ai_proxy(), NAMED, method="HEAD")
+    assert refused.value.status == 405
+
+
+def test_two_content_types_are_one_too_many() -> None:
+    plan = Plan(config.parse("ai-proxy", ai_proxy()))
+    both = ("application/json", "application/x-www-form-urlencoded")
+    with pytest.raises(Refused) as refused:
+        plan.check_head(replace(request(), headers={**request().headers, "content-type": both}))
+    assert refused.value.status == 415
+
+
+def test_over_http2_a_body_need_not_be_announced() -> None:
+    plan = Plan(config.parse("ai-proxy", ai_proxy()))
+    unannounced = ClientRequest(method="POST", path="/", headers={"content-type": ("text/plain",)})
+    plan.check_head(unannounced)
+    with pytest.raises(Refused) as refused:
+        plan.attempt(unannounced, b"{}")
+    assert refused.value.status == 415
+
+
+@pytest.mark.parametrize("member", ["Model", "STREAM", "Messages", "Max_Tokens"])
+def test_a_member_in_another_case_is_refused(member: str) -> None:
+    with pytest.raises(Refused, match=f"unknown member '{member}', did you mean"):
+        send(ai_proxy(), {**NAMED, member: "x"})
+
+
+def test_more_query_parameters_than_anyone_needs_are_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        send(ai_proxy(), NAMED, query="a&" * 1000)
+    assert refused.value.status == 400
 
 
 def test_a_body_goes_up_as_post_whatever_the_method() -> None:

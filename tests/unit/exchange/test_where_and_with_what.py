@@ -41,6 +41,7 @@ def test_each_route_type_has_openais_path(route_type: str, body: Json, path: str
         ("https://vllm", Address("https", "vllm", 443, "/v1/chat/completions")),
         ("https://vllm/", Address("https", "vllm", 443, "/")),
         ("http://[::1]:9/x", Address("http", "[::1]", 9, "/x")),
+        ("wss://vllm/x", Address("https", "vllm", 443, "/x")),
     ],
 )
 def test_upstream_url_replaces_everything_it_names(url: str, address: Address) -> None:
@@ -48,7 +49,8 @@ def test_upstream_url_replaces_everything_it_names(url: str, address: Address) -
 
 
 def test_upstream_path_replaces_the_path() -> None:
-    assert send(ai_proxy(model=model(upstream_path="x/y"))).address.path == "/x/y"
+    address = send(ai_proxy(model=model(upstream_path="x/y?api=2")), query="c=3").address
+    assert (address.path, address.query) == ("/x/y", "api=2&c=3")
 
 
 def test_a_template_takes_several_values() -> None:
@@ -94,12 +96,52 @@ def test_a_template_cannot_name_another_host(value: str) -> None:
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize("value", ["..", "../x", "a/../b", "%2e%2e", "a%2f..%2fb", "..\\x", "."])
-def test_a_template_cannot_climb_out_of_the_path(value: str) -> None:
-    configuration = ai_proxy(model=model(upstream_url="https://example.com/v1/$(headers.x)/chat"))
+@pytest.mark.parametrize("option", ["upstream_url", "upstream_path"])
+@pytest.mark.parametrize(
+    "value", ["..", "../x", "a/../b", "%2e%2e", "a%2f..%2fb", "..\\x", ".", "..;a"]
+)
+def test_a_template_cannot_climb_out_of_the_path(option: str, value: str) -> None:
+    origin = "https://example.com" if option == "upstream_url" else ""
+    configuration = ai_proxy(model=model(**{option: f"{origin}/v1/$(headers.x)/chat"}))
     with pytest.raises(Refused) as refused:
         send(configuration, headers={"x": value})
     assert refused.value.status == 400
+
+
+def test_a_template_cannot_add_a_query_to_the_path() -> None:
+    configuration = ai_proxy(model=model(upstream_path="/v1/$(headers.x)/chat"))
+    address = send(configuration, headers={"x": "a?key=evil#"}).address
+    assert (address.path, address.query) == ("/v1/a%3Fkey=evil%23/chat", "")
+
+
+def test_a_port_that_is_none_is_the_clients_mistake_and_shows_no_url() -> None:
+    url = "http://127.0.0.1:$(headers.x)/x?code=sk-in-url"
+    with pytest.raises(Refused) as refused:
+        send(ai_proxy(model=model(upstream_url=url)), headers={"x": "99999"})
+    assert refused.value.status == 400
+    assert "sk-in-url" not in refused.value.message
+
+
+def test_a_whole_host_may_come_from_a_template_a_part_may_not_have_dots() -> None:
+    whole = ai_proxy(model=model(upstream_url="https://$(uri_captures.host)/v1"))
+    assert send(whole, captures={"host": "eu.example.com"}).address.host == "eu.example.com"
+    part = ai_proxy(model=model(upstream_url="https://10.0.0.$(uri_captures.host)/v1"))
+    with pytest.raises(Refused):
+        send(part, captures={"host": "1.evil.com"})
+
+
+def test_a_capture_that_kong_left_encoded_is_decoded_once() -> None:
+    configuration = ai_proxy(
+        model=model("$(uri_captures.m)", upstream_url="https://x/d/$(uri_captures.m)/chat")
+    )
+    upstream = send(configuration, captures={"m": "arn%3Aaws%2Fmodel"})
+    assert sent_body(upstream)["model"] == "arn:aws/model"
+    assert upstream.address.path == "/d/arn:aws%2Fmodel/chat"
+
+
+def test_an_empty_value_is_no_value() -> None:
+    with pytest.raises(Refused, match="headers key x-model was not provided"):
+        send(ai_proxy(model=model("$(headers.x-model)")), headers={"x-model": ""})
 
 
 @given(st.text(min_size=1))
@@ -141,6 +183,47 @@ def test_allow_override_lets_the_client_bring_that_credential_only() -> None:
     upstream = send(configuration, headers={"authorization": "Bearer client", "apikey": "k"})
     assert upstream.set_headers == {}
     assert upstream.drop_headers == {"apikey"}
+
+
+def test_an_empty_credential_does_not_override() -> None:
+    auth = {"header_name": "X-Key", "header_value": "s", "allow_override": True}
+    assert send(ai_proxy(auth=auth), headers={"x-key": ""}).set_headers == {"x-key": "s"}
+    query = {**QUERY_KEY, "allow_override": True}
+    assert send(ai_proxy(auth=query), query="key=").address.query == "key=s%261"
+
+
+def test_other_spellings_of_a_credential_stay_behind() -> None:
+    auth = {"header_name": "X-Prov-Key", "header_value": "s"}
+    sent = {"x_prov_key": "c", "x_api_key": "c", "x_consumer_username": "c", "x-other": "c"}
+    upstream = send(ai_proxy(auth=auth), headers=sent)
+    assert upstream.drop_headers == sent.keys() - {"x-other"}
+    query = "Key=c&KEY=c&key[]=c&+key=c&key%00=c&a=1;key=c&jwt=c&kept=1"
+    assert send(ai_proxy(auth=QUERY_KEY), query=query).address.query == "key=s%261&kept=1"
+
+
+def test_a_body_key_in_another_case_is_refused() -> None:
+    auth = {"param_name": "token", "param_value": "s", "param_location": "body"}
+    with pytest.raises(Refused, match="unknown member 'Token'"):
+        send(ai_proxy(auth=auth), {**NAMED, "Token": "client"})
+
+
+def test_the_clients_own_credential_is_kept_out_of_logs_too() -> None:
+    upstream = send(ai_proxy(auth={}), headers={"x-api-key": "client", "accept": "*/*"})
+    assert upstream.secret_headers == {"x-api-key"}
+
+
+def test_a_key_in_the_url_is_kept_out_of_logs() -> None:
+    upstream = send(ai_proxy(model=model(upstream_url="https://x/y?code=s")))
+    assert upstream.secret_query == {"code"}
+
+
+def test_a_key_among_the_subprotocols_stays_behind() -> None:
+    configuration = ai_proxy(route_type="preserve", model=model(None))
+    offered = {"sec-websocket-protocol": "realtime, openai-insecure-api-key.sk-client, v1"}
+    upstream = send(configuration, headers=offered)
+    assert upstream.set_headers["sec-websocket-protocol"] == "realtime, v1"
+    only = {"sec-websocket-protocol": "openai-insecure-api-key.sk-client"}
+    assert "sec-websocket-protocol" in send(configuration, headers=only).drop_headers
 
 
 def test_without_auth_the_clients_own_passes() -> None:
@@ -200,6 +283,21 @@ def test_preserve_still_refuses_a_foreign_model() -> None:
     configuration = ai_proxy(route_type="preserve")
     with pytest.raises(Refused, match="cannot use own model"):
         send(configuration, {"model": "other"})
+
+
+@pytest.mark.parametrize("rule", [{"model": model("gpt-4o")}, {"response_streaming": "deny"}])
+def test_preserve_with_a_rule_takes_only_what_it_can_check(rule: Json) -> None:
+    configuration = ai_proxy(route_type="preserve", **{"model": model(None), **rule})
+    with pytest.raises(Refused) as refused:
+        send(configuration, b"model=evil", headers={"content-type": "text/plain"})
+    assert refused.value.status == 415
+    assert send(configuration, b"", method="GET").method == "GET"
+
+
+def test_preserve_does_not_know_an_alias() -> None:
+    configuration = ai_proxy(route_type="preserve", model=model("gpt-4o", "fast"))
+    with pytest.raises(Refused, match="cannot use own model - must be: gpt-4o"):
+        send(configuration, {"model": "fast"})
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "/%2e%2e/b", "/a%2f..%2fb", "/a/./b", "/a\\..\\b"])

@@ -1,0 +1,54 @@
+"""What a request's head says, before its body is looked at."""
+
+from __future__ import annotations
+
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.messages import ClientRequest
+
+MAX_QUERY_FIELDS = 1000
+
+# Kong removes every header that `Connection` names, and does so after the plugins: a client could
+# take away a header that was set for the provider, or the length of the body (seen on Kong 3.9.3:
+# the body then stands where the provider expects the next request).
+_CONNECTION_OPTIONS = frozenset({"", "close", "keep-alive", "upgrade", "te", "http2-settings"})
+
+
+def check(request: ClientRequest) -> None:
+    """Raise Refused (400) for a head that must not reach a provider, whatever the route type."""
+    for option in _listed(request, "connection"):
+        if option not in _CONNECTION_OPTIONS:
+            raise Refused(BAD_REQUEST, "header connection: expected close, keep-alive or upgrade")
+    if request.query.count("&") >= MAX_QUERY_FIELDS:
+        raise Refused(BAD_REQUEST, f"expected at most {MAX_QUERY_FIELDS} query parameters")
+
+
+def is_json(request: ClientRequest) -> bool:
+    """Whether a body is JSON that everybody reads the same way: one type, UTF-8, not compressed.
+
+    An absent type counts as JSON, as Kong has it.
+    """
+    types = request.headers.get("content-type", ("application/json",))
+    encodings = request.headers.get("content-encoding", ("identity",))
+    if len(types) > 1 or [each.strip().lower() for each in encodings] != ["identity"]:
+        return False
+    media_type, *parameters = (part.strip().lower() for part in types[0].split(";"))
+    charsets = [p.removeprefix("charset=").strip('"') for p in parameters if "charset" in p]
+    known = media_type in ("", "application/json") or media_type.endswith("+json")
+    return known and all(charset in ("utf-8", "utf8") for charset in charsets)
+
+
+def content_length(request: ClientRequest) -> int:
+    """The announced length of the body in bytes; 0 where none is announced."""
+    length = (request.header("content-length") or "0").strip()
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def asks_upgrade(request: ClientRequest) -> bool:
+    """Whether the client wants the connection to become something else than HTTP."""
+    return "upgrade" in request.headers or "upgrade" in _listed(request, "connection")
+
+
+def _listed(request: ClientRequest, name: str) -> list[str]:
+    """The elements of a header that is a list (RFC 9110 section 5.6.1), in lower case."""
+    values = ",".join(request.headers.get(name, ()))
+    return [element.strip().lower() for element in values.split(",")]
