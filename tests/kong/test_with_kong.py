@@ -123,6 +123,23 @@ async def test_the_model_header_comes_with_200_only(
     assert ("x-kong-llm-model" in answer.headers) is names
 
 
+@pytest.mark.parametrize("protocol", ["protobuf", "msgpack"])
+async def test_both_plugins_on_one_request_are_refused_before_any_provider(
+    kong: GatewayFactory, http: httpx.AsyncClient, provider: Recorder, protocol: Any
+) -> None:
+    one = config(provider.url("/one"))
+    other = {"targets": [config(provider.url("/other"))]}
+    both = [{"name": "ai-proxy", "config": one}, {"name": "ai-proxy-advanced", "config": other}]
+    routes = [route("/both", {}, plugins=both), route("/one", one)]
+    running = await kong(deck(*routes), protocol=protocol)
+    answer = await http.post(f"{running.url}/both", json=CHAT)
+    message = "ai-proxy and ai-proxy-advanced both apply to this request: remove one"
+    assert (answer.status_code, answer.json()) == (500, {"error": {"message": message}})
+    assert provider.received == []
+    for _ in range(2):  # the second on the same connection
+        assert (await http.post(f"{running.url}/one", json=CHAT)).status_code == 200
+
+
 async def silent_server() -> tuple[asyncio.Server, list[None]]:
     """An upstream that takes requests and never answers; the list has an entry for each."""
     seen: list[None] = []

@@ -7,6 +7,7 @@ local plugin_servers = require("kong.runloop.plugin_servers")
 local NOWHERE = "ai-proxy.invalid" -- a name that never resolves (RFC 6761)
 local PAUSE = 0.01 -- seconds, for nginx to notice which kept connections were closed
 local MODEL_HEADER = "X-Kong-LLM-Model"
+local BOTH = "ai-proxy and ai-proxy-advanced both apply to this request: remove one"
 local FORWARDED = { "for", "proto", "host", "port", "path", "prefix" }
 
 local shim = {}
@@ -100,6 +101,10 @@ function shim.handler(name)
   local handler = { PRIORITY = external.PRIORITY, VERSION = external.VERSION }
 
   function handler:access(conf)
+    if ngx.ctx.ai_proxy_applied then -- two of them would mix their providers and credentials
+      return kong.response.exit(500, { error = { message = BOTH } })
+    end
+    ngx.ctx.ai_proxy_applied = true
     renew_instance_if_rotated(conf)
     local asked, problem = pcall(ask, external, conf)
     if not asked then -- as when Kong takes a connection that an ending server has just closed

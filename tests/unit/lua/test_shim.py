@@ -33,13 +33,15 @@ package.loaded["kong.runloop.plugin_servers"] = {
 }
 variables = { upstream_x_forwarded_for = "203.0.113.9" }
 ngx = {
-  ctx = { balancer_data = { type = "ipv4", host = "192.0.2.1", port = 80, retries = 5,
-    connect_timeout = 1, send_timeout = 2, read_timeout = 3 } },
   var = setmetatable({}, { __newindex = function(_, key, value)
     trace[#trace + 1] = key
     variables[key] = value
   end }),
 }
+function new_request()
+  ngx.ctx = { balancer_data = { type = "ipv4", host = "192.0.2.1", port = 80, retries = 5,
+    connect_timeout = 1, send_timeout = 2, read_timeout = 3 } }
+end
 function set_target(host)
   ngx.ctx.balancer_data.host, ngx.ctx.balancer_data.port = host, 443
 end
@@ -71,7 +73,7 @@ def handler(lua: LuaRuntime, name: str = "ai-proxy") -> Any:
 
 def access(lua: LuaRuntime, conf: str = "{ __seq__ = 7 }", answer: str = "set_target('up')") -> Any:
     """One request: what the plugin server does is `answer`. Gives Lua's globals."""
-    lua.execute(f"conf = conf or {conf}; answer = function(conf) {answer} end")
+    lua.execute(f"new_request(); conf = conf or {conf}; answer = function(conf) {answer} end")
     lua.globals().handler = handler(lua)
     lua.execute("handler:access(conf)")
     return lua.globals()
@@ -119,6 +121,24 @@ def test_without_a_target_the_request_ends_with_500_and_goes_nowhere(lua: LuaRun
     assert (seen.exit_status, seen.exit_message) == (500, "ai-proxy failed before proxying")
     assert seen.ngx.ctx.balancer_data.host == "ai-proxy.invalid"
     assert list(seen.trace.values()) == ["server"]
+
+
+@pytest.mark.parametrize("first", ["ai-proxy", "ai-proxy-advanced"])
+def test_the_second_of_both_plugins_on_one_request_is_refused_unasked(
+    lua: LuaRuntime, first: str
+) -> None:
+    second = {"ai-proxy": "ai-proxy-advanced", "ai-proxy-advanced": "ai-proxy"}[first]
+    seen = lua.globals()
+    seen.first, seen.second = handler(lua, first), handler(lua, second)
+    lua.execute("new_request(); answer = function() set_target('up') end")
+    lua.execute("first:access({ __seq__ = 7 })")
+    assert seen.exit_status is None
+    before = list(seen.trace.values())
+    lua.execute("second:access({ __seq__ = 8 })")
+    assert seen.exit_status == 500
+    message = "ai-proxy and ai-proxy-advanced both apply to this request: remove one"
+    assert seen.exit_message == message
+    assert list(seen.trace.values()) == before
 
 
 def test_an_error_on_the_way_to_the_plugin_server_goes_up_and_the_request_nowhere(
