@@ -21,7 +21,7 @@ EVENT_SECONDS: Final = 50.0
 """The time limit of an event: below the 60 s after which Kong stops waiting for an answer."""
 
 _ACCEPT_PAUSE: Final = 0.1  # where no descriptor is free
-_CLOSE_SECONDS: Final = 1.0  # what is left to a peer that does not read
+_CLOSE_SECONDS: Final = 0.5  # what a peer has to read the end and close; Kong does it at once
 
 
 class PluginServer:
