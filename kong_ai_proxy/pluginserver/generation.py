@@ -2,7 +2,8 @@
 
 Kong starts the next plugin server while the one before still works (a reload), on one and the same
 path. So a generation listens under a temporary name, takes the path by rename(2), which leaves no
-moment without a server, and at its end removes the path only where it is still its own.
+moment without a server, and at its end removes the path only where it is still its own. As Kong may
+end the one before the other is there, the ending one keeps the path for some time.
 
 Whatever else a generation owns and hands down to its workers belongs here too.
 """
@@ -41,6 +42,8 @@ class Settings(NamedTuple):
     event_time_limit: float = 50.0
     """Seconds that Kong waits at most for one event."""
     log_level: str = "info"
+    handover: float = 0.0
+    """Seconds that an ending generation goes on accepting if no other one takes the path."""
     plugins: str | None = None
     """Folder of the plugin classes; None: the packaged ones."""
 
@@ -113,6 +116,10 @@ class Listener:
         with _locked(self._folder):
             os.rename(self._temporary, self._path)
         self.published = True
+
+    def in_place(self) -> bool:
+        """Whether who connects to the path comes here."""
+        return self.published and _identity(self._path) == self._identity
 
     def withdraw(self) -> None:
         """Give up the path, unless it is another generation's by now. Never raises."""

@@ -29,6 +29,7 @@ _STDIN, _STDERR = 0, 2
 _KILL_SECONDS = 3  # what the supervisor gets to end at once
 _CHUNK = 4096  # PIPE_BUF: a pipe that is writable takes this much without blocking
 _KONG_SECONDS = 60
+_HANDOVER_SECONDS = 2.0  # about what the next server needs until it serves, on a busy machine
 _DEFAULTS = Settings(socket="")
 
 
@@ -54,6 +55,9 @@ class _Launcher:
 
     def __init__(self, settings: Settings) -> None:
         self._stopping = False
+        self._parent = _parent()
+        handover = _HANDOVER_SECONDS if self._parent else 0.0
+        settings = settings._replace(handover=handover)
         self._control, theirs = socket.socketpair()
         self._log, log = os.pipe()
         # Of the processes behind it, none may ever wait for Kong to read what it logs.
@@ -89,7 +93,7 @@ class _Launcher:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._log, select.POLLIN)
-        for parent in _parent():
+        for parent in self._parent:
             poll.register(parent, 0 if parent == _STDIN else select.POLLIN)
         while True:
             ready = [descriptor for descriptor, _ in poll.poll()]
@@ -271,7 +275,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Each option is also an environment variable, KONG_AI_PROXY_SOCKET and so on; the "
         "command line wins. Kong starts a plugin server with an empty environment. "
         "SIGTERM or SIGINT ends the server when its requests are finished, a second SIGINT at "
-        "once. It also ends, finishing its requests, when it is killed by Kong.",
+        "once. It also ends, finishing its requests, when it is killed by Kong; it then goes on "
+        f"accepting until the next one is there, at most {_HANDOVER_SECONDS:g} s.",
     )
     for name, (metavar, convert, text) in _OPTIONS.items():
         flag = "--" + name.replace("_", "-")

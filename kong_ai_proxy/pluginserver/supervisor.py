@@ -30,6 +30,7 @@ KILL_SECONDS = 2.0
 _MAX_PAUSE = 5.0  # seconds before a worker that keeps dying is started again
 _STEADY_SECONDS = 10.0  # a worker that lived this long died by chance
 _START_ATTEMPTS = 3  # then a generation of which no worker ever served gives up
+_FREE_PATH_LOOK = 0.005  # seconds; less than the shim waits before it asks once more
 _QUEUE_LOOKS = 100  # 10 ms apart, for the workers to take what waits in a withdrawn socket's queue
 
 _log = logging.getLogger("kong_ai_proxy.pluginserver.supervisor")  # run with -m: not __main__
@@ -107,18 +108,30 @@ class _Supervisor:
             self._listener.close()
 
     async def _serve(self) -> int:
-        # Whoever connects before the first worker serves waits in the queue, which is better than
-        # an error; but while a generation before still answers, it is the better one to ask.
-        if not answers(self._settings.socket):
-            self._listener.publish()
+        self._publish_if_free()
+        publishing = asyncio.create_task(self._publish_once_free())
         keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers)]
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
         self._stop("a task of the supervisor failed")
+        publishing.cancel()
+        await self._handed_over()
         await self._drain(keepers)
         for keeper in keepers:
             keeper.result()
         return self._status
+
+    def _publish_if_free(self) -> None:
+        """Whoever connects before the first worker serves waits in the queue, which is better than
+        an error; but while a generation before still answers, it is the better one to ask."""
+        if not answers(self._settings.socket):
+            self._listener.publish()
+
+    async def _publish_once_free(self) -> None:
+        while not self._listener.published:
+            await asyncio.sleep(_FREE_PATH_LOOK)
+            if not self._listener.published:
+                self._publish_if_free()
 
     async def _keep(self) -> None:
         """Have one worker run, again and again, until the generation stops."""
@@ -174,6 +187,17 @@ class _Supervisor:
         self._stop("SIGINT")
         for worker in self._workers:
             worker.send(signal.SIGKILL)
+
+    async def _handed_over(self) -> None:
+        """Serve on until another generation has the path, at most the handover time.
+
+        Kong's worker that leaves on a reload ends its server when it has no connections left, which
+        may be before the server of the worker that replaces it can listen."""
+        limit = time.monotonic() + self._settings.handover
+        while self._served and self._workers and self._listener.in_place():
+            if time.monotonic() > limit:
+                return
+            await asyncio.sleep(0.01)
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> None:
         """Let the workers finish, at most the drain limit, and end them.

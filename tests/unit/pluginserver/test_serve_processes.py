@@ -18,11 +18,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.unit.pluginserver.kong import ConnectionClosedError, Kong
-from tests.unit.pluginserver.processes import Serve, alive, command, wait_until
+from kong_ai_proxy.pluginserver.generation import Listener, Settings
+from kong_ai_proxy.pluginserver.worker import ORPHAN_SECONDS
+from tests.unit.pluginserver.kong import DEADLINE, ConnectionClosedError, Kong
+from tests.unit.pluginserver.processes import PROBE, Serve, alive, command, wait_until
 
 ENDS = 2.0
 """Seconds within which all processes have ended when nothing is under way."""
+HANDED_OVER = 2.0
+"""Seconds more when Kong started them, for the next generation to take the path."""
 
 Start = Callable[..., Serve]
 
@@ -162,11 +166,13 @@ class TestEnds:
             serve.launcher.communicate(timeout=ENDS)  # Kong starts the next one after this
             assert kong.finish()[1] == "a"
 
-    def test_a_crash_of_kong_ends_all(self, start: Start) -> None:
+    def test_a_crash_of_kong_ends_all_when_the_next_one_had_its_time(self, start: Start) -> None:
         serve = start(stdin=subprocess.PIPE).wait()
         assert serve.launcher.stdin
+        began = time.monotonic()
         serve.launcher.stdin.close()
-        ended(serve)
+        ended(serve, HANDED_OVER + ENDS)
+        assert time.monotonic() - began >= HANDED_OVER
         assert serve.launcher.returncode == 0
 
     def test_a_crash_of_kong_is_seen_though_another_process_holds_the_pipe(
@@ -180,7 +186,7 @@ class TestEnds:
                 connection.event(connection.start_instance())
             processes = psutil.Process(kong.pid).children(recursive=True)
             kong.kill()
-            wait_until(lambda: not alive(processes), "all processes ended", ENDS)
+            wait_until(lambda: not alive(processes), "all processes ended", HANDED_OVER + ENDS)
         os.close(reader)
         os.close(writer)
 
@@ -231,7 +237,7 @@ class TestEnds:
         with serve.connect() as kong:
             kong.begin(kong.start_instance("a"))
             serve.supervisor.kill()
-            ended(serve)
+            ended(serve, ORPHAN_SECONDS + ENDS)
         assert serve.launcher.returncode == 128 + signal.SIGKILL
 
     def test_plugins_that_do_not_load_end_it_with_a_status(self, tmp_path: Path) -> None:
@@ -388,6 +394,100 @@ class TestGenerations:
             ended(serve)
         assert (here.num_fds(), here.children(recursive=True)) == before
         assert not list(path.parent.iterdir())
+
+
+class TestTheOneBeforeEndsFirst:
+    """Kong's old worker may end, and its server with it, before the new worker's can listen."""
+
+    def test_it_serves_on_until_another_takes_the_path(self, path: Path) -> None:
+        with supervisor(path, handover=DEADLINE) as older:
+            older.logs("serving on")
+            with Kong(path) as kong:
+                instance = kong.start_instance("a")
+            older.stop()
+            with Kong(path) as kong:
+                assert kong.event(instance)[1] == "a"
+            newer = Listener(str(path))
+            inode = path.stat().st_ino
+            newer.publish()
+            older.process.communicate(timeout=DEADLINE / 2)
+            assert older.process.returncode == 0
+            assert path.exists()
+            assert path.stat().st_ino != inode
+            newer.close()
+
+    def test_it_gives_the_path_up_when_there_is_no_other(self, path: Path) -> None:
+        with supervisor(path, handover=0.1) as older:
+            older.logs("serving on")
+            older.stop()
+            older.process.communicate(timeout=DEADLINE)
+            assert older.process.returncode == 0
+        assert not list(path.parent.iterdir())
+
+    def test_sigint_ends_it_at_once(self, path: Path) -> None:
+        with supervisor(path, handover=DEADLINE) as older:
+            older.logs("serving on")
+            older.stop()
+            older.process.send_signal(signal.SIGINT)
+            older.process.communicate(timeout=DEADLINE / 2)
+        assert not path.exists()
+
+    def test_the_next_takes_a_path_that_becomes_free_before_any_of_its_workers_serves(
+        self, path: Path, tmp_path: Path
+    ) -> None:
+        older = Listener(str(path))
+        older.publish()
+        inode = path.stat().st_ino
+        gate, folder = tmp_path / "gate", tmp_path / "plugins"
+        os.mkfifo(gate)
+        folder.mkdir()
+        waits = f"\nopen({str(gate)!r}).read()\n"
+        (folder / "probe.py").write_text((PROBE / "probe.py").read_text() + waits)
+        with supervisor(path, plugins=folder):
+            with gate.open("w"):  # returns when the worker loads its plugins
+                assert path.stat().st_ino == inode
+                older.close()
+                wait_until(path.exists, "the path is taken")
+                kong = Kong(path)
+            with kong:
+                assert kong.event(kong.start_instance("a"))[1] == "a"
+
+
+class Supervisor:
+    """A supervisor whose launcher is the test."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            program = (sys.executable, "-m", "kong_ai_proxy.pluginserver.supervisor")
+            self.process = subprocess.Popen(
+                [*program, settings.to_json(), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.PIPE,
+            )
+
+    def logs(self, text: str) -> None:
+        """Wait until it logs `text`."""
+        assert self.process.stderr
+        assert any(text.encode() in line for line in self.process.stderr), f"never said: {text}"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.logs("stopping: SIGTERM")
+
+    def end(self) -> None:
+        self._control.close()
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=DEADLINE)
+
+
+@contextlib.contextmanager
+def supervisor(path: Path, *, handover: float = 0, plugins: Path = PROBE) -> Iterator[Supervisor]:
+    started = Supervisor(Settings(str(path), workers=1, handover=handover, plugins=str(plugins)))
+    try:
+        yield started
+    finally:
+        started.end()
 
 
 def fill(pipe: int) -> None:
