@@ -14,6 +14,7 @@ from tests.gateways import (
     chosen_kinds,
     real_kinds,
 )
+from tests.recorder import Recorder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,3 +75,10 @@ async def kong(
     factory = GatewayFactory(gateway_pool, request.param)
     yield factory
     await factory.close()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Recorder]:
+    """An upstream that keeps what reached it."""
+    async with Recorder() as recorder:
+        yield recorder

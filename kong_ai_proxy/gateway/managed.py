@@ -59,6 +59,7 @@ class ManagedServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C is ours; the server is ended in order
             )
             await self._read_output(self._process)
             status = await self._process.wait()

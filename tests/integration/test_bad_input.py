@@ -10,17 +10,11 @@ import httpx
 import orjson
 import pytest
 
+from tests.decks import config, deck, route
 from tests.gateways import GatewayFactory, RunningGateway
-from tests.integration.decks import config, deck, route
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 @pytest.fixture

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from tests.decks import AUTH, KEY, config, deck, route
 from tests.gateways import GatewayFactory, RunningGateway
-from tests.integration.decks import AUTH, KEY, config, deck, route
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 async def post(running: RunningGateway, path: str, body: Any = CHAT, **more: Any) -> httpx.Response:

@@ -6,23 +6,16 @@ import asyncio
 import os
 import signal
 import struct
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
+from tests.decks import KEY, config, deck, route
 from tests.gateways import GatewayFactory, Protocol, RunningGateway
-from tests.integration.decks import KEY, config, deck, route
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 PROTOCOLS = pytest.mark.parametrize("protocol", ["protobuf", "msgpack"])
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 async def start(gateway: GatewayFactory, provider: Recorder, protocol: Protocol) -> RunningGateway:

@@ -13,8 +13,8 @@ from openai.types.chat import ChatCompletionToolParam
 
 from kong_ai_proxy.gateway import provider as standin_provider
 from kong_ai_proxy.gateway.provider.http import Settings
+from tests.decks import KEY, openai_deck
 from tests.gateways import GatewayFactory
-from tests.integration.decks import KEY, openai_deck
 
 WEATHER: ChatCompletionToolParam = {
     "type": "function",

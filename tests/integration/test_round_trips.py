@@ -18,7 +18,7 @@ from kong_ai_proxy.gateway.pdk import ExitedError
 from kong_ai_proxy.pluginserver import plugins
 from kong_ai_proxy.pluginserver.instances import MemoryStore
 from kong_ai_proxy.pluginserver.server import PluginServer
-from tests.integration.decks import config
+from tests.decks import config
 
 Run = Callable[[dict[str, Any], int], Any]
 

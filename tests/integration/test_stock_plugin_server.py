@@ -12,8 +12,8 @@ import orjson
 import kong_ai_proxy
 from kong_ai_proxy.gateway.plugins import ServerInfo
 from kong_ai_proxy.gateway.server import Gateway
-from tests.integration.decks import config, deck, route
-from tests.integration.recorder import Recorder
+from tests.decks import config, deck, route
+from tests.recorder import Recorder
 
 PLUGINS = Path(kong_ai_proxy.__file__).parent / "pluginserver" / "plugins"
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -14,15 +13,9 @@ import yaml
 
 from kong_ai_proxy.config import validate
 from tests.gateways import ROOT, GatewayFactory
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 DOCKER = ROOT / "docker"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 def compose() -> dict[str, Any]:

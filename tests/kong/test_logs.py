@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.decks import config, deck, route
 from tests.gateways import GatewayFactory
-from tests.integration.decks import config, deck, route
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 SECRET = "sk-never-in-a-log"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 async def record(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 import pytest
 from testcontainers.core.container import DockerContainer
 
+from tests.decks import config
 from tests.gateways import ABSENT, GatewayFactory, Kong, Plan, wait_until
-from tests.integration.decks import config
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 _ACCOUNT = {"POSTGRES_USER": "kong", "POSTGRES_PASSWORD": "kong", "POSTGRES_DB": "kong"}
@@ -38,12 +38,6 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[Mapping[str, str]]:
             "pg_database": "kong",
             "worker_state_update_frequency": "1",
         }
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from kong_ai_proxy.lua.path import lua_package_path
+from tests.decks import config, deck, route
 from tests.gateways import GatewayFactory, Plan
-from tests.integration.decks import config, deck, route
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 VAULT = Path(__file__).parent / "lua"

@@ -12,18 +12,12 @@ import httpx
 import pytest
 
 from kong_ai_proxy import __version__, resources
+from tests.decks import KEY, config, deck, route
 from tests.gateways import GatewayError, GatewayFactory, InstalledKong, Plan, wait_until
-from tests.integration.decks import KEY, config, deck, route
-from tests.integration.recorder import Recorder
+from tests.recorder import Recorder
 
 PLUGINS = ("ai-proxy", "ai-proxy-advanced")
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Recorder]:
-    async with Recorder() as recorder:
-        yield recorder
 
 
 @pytest.fixture
