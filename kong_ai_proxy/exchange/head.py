@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 
@@ -27,9 +29,13 @@ def is_json(request: ClientRequest) -> bool:
 
     An absent type counts as JSON, as Kong has it.
     """
-    types = request.headers.get("content-type", ("application/json",))
-    encodings = request.headers.get("content-encoding", ("identity",))
-    if len(types) > 1 or [each.strip().lower() for each in encodings] != ["identity"]:
+    headers = request.headers
+    return _is_json(headers.get("content-type", ("",)), headers.get("content-encoding", ()))
+
+
+@lru_cache(maxsize=256)
+def _is_json(types: tuple[str, ...], encodings: tuple[str, ...]) -> bool:
+    if len(types) > 1 or [e for e in encodings if e.strip().lower() != "identity"]:
         return False
     media_type, *parameters = (part.strip().lower() for part in types[0].split(";"))
     charsets = [p.removeprefix("charset=").strip('"') for p in parameters if "charset" in p]

@@ -29,26 +29,12 @@ class Plan:
         self._pending = pending(config)
         self._rules = Rules(config.response_streaming, config.model_name_header)
         self._templates = {id(target): ModelTemplate(target.model) for target in config.targets}
-        self._route_types = {target.route_type for target in config.targets}
-
-    @property
-    def uses_captures(self) -> bool:
-        """Whether the named captures of the route's path are needed."""
-        return any("uri_captures" in t.sources for t in self._templates.values())
-
-    @property
-    def reads_body(self) -> bool:
+        route_types = {target.route_type for target in config.targets}
+        self._is_json_only = bool(route_types & openai.JSON_ROUTE_TYPES)
+        self.reads_body = route_types != {openai.PRESERVE} or _has_rules(config)
         """Whether bodies are read: route type `preserve` alone needs that only for a rule."""
-        return self._route_types != {openai.PRESERVE} or self._has_rules
-
-    @property
-    def _has_rules(self) -> bool:
-        names = (target.model.name or target.model.model_alias for target in self._config.targets)
-        return any(names) or self._config.response_streaming == "deny"
-
-    @property
-    def _is_json_only(self) -> bool:
-        return bool(self._route_types & openai.JSON_ROUTE_TYPES)
+        self.uses_captures = any("uri_captures" in t.sources for t in self._templates.values())
+        """Whether the named captures of the route's path are needed."""
 
     @property
     def max_body(self) -> int:
@@ -122,6 +108,11 @@ class Plan:
 def too_large() -> Refused:
     """The refusal of a body over `max_request_body_size`."""
     return Refused(CONTENT_TOO_LARGE, "Request body too large")
+
+
+def _has_rules(config: Config) -> bool:
+    names = (target.model.name or target.model.model_alias for target in config.targets)
+    return any(names) or config.response_streaming == "deny"
 
 
 def _no_body(method: str) -> Refused:

@@ -71,6 +71,8 @@ def _dashed(name: str) -> str:
 
 def query_values(raw: str) -> dict[str, str]:
     """The parameters of a raw query by their exact names; of several the last that has a value."""
+    if not raw:
+        return {}
     pairs = parse_qsl(raw, keep_blank_values=True, errors="surrogateescape")
     return dict(sorted(pairs, key=lambda pair: bool(pair[1])))
 

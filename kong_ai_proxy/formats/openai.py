@@ -84,11 +84,11 @@ def check_names(body: Mapping[str, object], also: Collection[str] = ()) -> None:
 
     Some servers read `Model` as `model` (Go's encoding/json does), which would get past a rule.
     """
-    exact = _READ.union(also)
-    folded = {name.casefold(): name for name in exact}
+    meant_by = {name.casefold(): name for name in also}
     for name in body:
-        meant = folded.get(name.casefold())
-        if meant is not None and name not in exact:
+        folded = name.casefold()
+        meant = folded if folded in _READ else meant_by.get(folded)
+        if meant is not None and name != meant:
             raise FormatError(f"unknown member {name!r}, did you mean {meant!r}?")
 
 
