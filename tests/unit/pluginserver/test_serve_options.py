@@ -30,7 +30,7 @@ def short() -> Iterator[Path]:
 
 
 def test_settings_survive_the_way_to_the_processes() -> None:
-    settings = Settings("/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", "/plugins")
+    settings = Settings("/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", 2.0, "/plugins")
     assert Settings.from_json(settings.to_json()) == settings
 
 
