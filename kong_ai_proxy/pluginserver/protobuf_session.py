@@ -26,6 +26,7 @@ from kong_ai_proxy.pluginserver.wire import protobuf as wire
 
 log = logging.getLogger(__name__)
 
+_SMALL_FILE: Final = 64 * 1024
 _RAW_BODY: Final = "kong.request.get_raw_body"
 _EXIT: Final = wire.CALLS["kong.response.exit"]
 
@@ -121,6 +122,8 @@ class ProtobufEvent(Event):
     def raw_body(self, max_bytes: int | None) -> bytes:
         body: bytes | wire.BodyFile = self.call(_RAW_BODY)
         if isinstance(body, wire.BodyFile):
+            if _is_small(body):
+                return read_body_file(body, max_bytes)
             return self.wait(asyncio.to_thread(read_body_file, body, max_bytes))
         check_body_size(len(body), max_bytes)
         return body
@@ -164,6 +167,15 @@ def _encode_getter(name: str, *args: object) -> bytes:
         raise WireError(f"prefetch: {name} is no getter of ProtoBuf:1")
     # The most bytes to accept are for the handler's call; they are not on this wire.
     return call.encode(() if name == _RAW_BODY else args)
+
+
+def _is_small(path: str) -> bool:
+    """Whether a file is read sooner than a thread is woken: nginx has just written it, so that it
+    comes from memory."""
+    try:
+        return os.stat(path).st_size <= _SMALL_FILE
+    except OSError:
+        return False
 
 
 def read_body_file(path: str, max_bytes: int | None) -> bytes:
