@@ -18,8 +18,8 @@ class ClientRequest:
     """What the client sent, but for its body."""
 
     method: str
-    path: str
-    """As it was sent, percent-encoding kept, without the query."""
+    path: str = ""
+    """Percent-encoded, without the query; "" where it is not needed."""
     query: str = ""
     """Raw, without "?"."""
     headers: Headers = field(default_factory=dict)

@@ -33,6 +33,8 @@ class Plan:
         self._is_json_only = bool(route_types & openai.JSON_ROUTE_TYPES)
         self.reads_body = route_types != {openai.PRESERVE} or _has_rules(config)
         """Whether bodies are read: route type `preserve` alone needs that only for a rule."""
+        self.uses_path = openai.PRESERVE in route_types
+        """Whether the client's path is needed: other route types have the provider's."""
         self.uses_captures = any("uri_captures" in t.sources for t in self._templates.values())
         """Whether the named captures of the route's path are needed."""
 

@@ -59,10 +59,11 @@ class AccessPlugin:
             return ()
         calls: list[tuple[str | int, ...]] = [
             ("kong.request.get_method",),
-            ("kong.request.get_path",),
             ("kong.request.get_raw_query",),
             ("kong.request.get_headers", MAX_HEADERS),
         ]
+        if self._plan.uses_path:
+            calls.append(("kong.request.get_path",))
         if self._plan.uses_captures:
             calls.append(("kong.request.get_uri_captures",))
         if self._plan.reads_body:
@@ -79,29 +80,25 @@ class AccessPlugin:
     def _request(self, kong: Any) -> tuple[ClientRequest, UpstreamRequest]:
         if self._plan is None or self._refusal:
             raise self._refusal or Refused(SERVER_ERROR, "no configuration")
-        request = _client_request(kong, captures=self._plan.uses_captures)
+        request = _client_request(kong.request, self._plan)
         self._plan.check_head(request)
         body = _body(kong, self._plan.max_body) if self._plan.reads_body else None
         attempt = self._plan.attempt(request, body)
         return request, attempt.start()
 
 
-def _client_request(kong: Any, *, captures: bool) -> ClientRequest:
-    headers = {name.lower(): _values(value) for name, value in _get_headers(kong).items()}
+def _client_request(request: Any, plan: Plan) -> ClientRequest:
+    sent: Mapping[str, Any] = request.get_headers(MAX_HEADERS)
+    headers = {name.lower(): _values(value) for name, value in sent.items()}
     if sum(map(len, headers.values())) >= MAX_HEADERS:
         raise Refused(HEADERS_TOO_LARGE, f"expected fewer than {MAX_HEADERS} headers")
     return ClientRequest(
-        method=kong.request.get_method(),
-        path=kong.request.get_path(),
-        query=kong.request.get_raw_query() or "",
+        method=request.get_method(),
+        path=request.get_path() if plan.uses_path else "",
+        query=request.get_raw_query() or "",
         headers=headers,
-        captures=_named(kong.request.get_uri_captures()) if captures else {},
+        captures=_named(request.get_uri_captures()) if plan.uses_captures else {},
     )
-
-
-def _get_headers(kong: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = kong.request.get_headers(MAX_HEADERS)
-    return found
 
 
 def _values(value: Any) -> tuple[str, ...]:
@@ -126,20 +123,20 @@ def _body(kong: Any, limit: int) -> bytes:
 def _apply(kong: Any, exchange: tuple[ClientRequest, UpstreamRequest]) -> None:
     request, upstream = exchange
     _redact(kong, upstream)
-    target = upstream.address
+    target, outgoing = upstream.address, kong.service.request
     kong.service.set_target(target.host, target.port)
-    kong.service.request.set_scheme(target.scheme)
-    kong.service.request.set_path(target.path or "/")
+    outgoing.set_scheme(target.scheme)
+    outgoing.set_path(target.path or "/")
     if upstream.method != request.method:
-        kong.service.request.set_method(upstream.method)
+        outgoing.set_method(upstream.method)
     if target.query != request.query:
-        kong.service.request.set_raw_query(target.query)
+        outgoing.set_raw_query(target.query)
     for name in sorted(upstream.drop_headers):
-        kong.service.request.clear_header(name)
-    if headers := {**_host_header(target), **upstream.set_headers}:
-        kong.service.request.set_headers(headers)
+        outgoing.clear_header(name)
+    for name, value in {**_host_header(target), **upstream.set_headers}.items():
+        outgoing.set_header(name, value)
     if upstream.body is not None:
-        kong.service.request.set_raw_body(upstream.body)
+        outgoing.set_raw_body(upstream.body)
     for name, value in upstream.response_headers.items():
         kong.response.set_header(name, value)
 

@@ -532,11 +532,16 @@ _ARGUMENTS: Final[Mapping[Argument, Callable[..., bytes]]] = {
 
 _ONE_PIECE: Final = frozenset(("text", "bytes", "raw body"))
 
+# Arguments that mostly are the configuration's: the same for one request after the other.
+_REPEATED: Final = frozenset(("text", "pair", "target"))
+_KNOWN_CALLS: Final = 512  # of one method
+_KNOWN_SIZE: Final = 512  # bytes of one call
+
 
 class Call:
     """How one PDK method is called: worked out once, because every request makes many calls."""
 
-    __slots__ = ("_bare", "_encode", "_longest", "_name", "_result", "ends", "sets")
+    __slots__ = ("_bare", "_encode", "_known", "_longest", "_name", "_result", "ends", "sets")
 
     def __init__(self, method: Method) -> None:
         self.sets = method.result == "empty"
@@ -546,11 +551,23 @@ class Call:
         self._encode = _ARGUMENTS[method.argument]
         self._result = _RESULTS[method.result]
         self._longest = MAX_FRAME if method.result in _ONE_PIECE else MAX_STRUCTURED
+        repeated = self.sets and method.argument in _REPEATED
+        self._known: dict[tuple[object, ...], bytes] | None = {} if repeated else None
 
     def encode(self, args: tuple[object, ...]) -> bytes:
         """The two frames of a call: the method's name, its argument."""
         if not args and self._bare is not None:
             return self._bare
+        if self._known is None or not all(type(each) in (str, int) for each in args):
+            return self._encoded(args)
+        frames = self._known.get(args)
+        if frames is None:
+            frames = self._encoded(args)
+            if len(frames) <= _KNOWN_SIZE and len(self._known) < _KNOWN_CALLS:
+                self._known[args] = frames
+        return frames
+
+    def _encoded(self, args: tuple[object, ...]) -> bytes:
         try:
             argument = self._encode(*args)
         except TypeError:
