@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: dev test lint types bench schemas clean
+.PHONY: dev test lint bench schemas clean help
 
 dev: $(STAMP)  ## plugin server, stand-in for Kong and provider on 127.0.0.1:8000
 	@exec $(BIN)/kong-ai-proxy dev $(ARGS)
@@ -12,7 +12,7 @@ dev: $(STAMP)  ## plugin server, stand-in for Kong and provider on 127.0.0.1:800
 test: $(STAMP) lint  ## everything CI runs
 	$(BIN)/pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -24,14 +24,18 @@ bench: $(STAMP)  ## figures side by side, from one run
 schemas: $(STAMP)  ## regenerate schemas/ from the configuration's models
 	$(BIN)/python -m kong_ai_proxy.config.export
 
-clean:
+clean:  ## remove what make made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "kong-ai-proxy needs Python 3.11 or later as '$(PYTHON)': apt-get install python3, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "the module venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "First run: installing into $(VENV), which takes a minute or two"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -30,7 +30,7 @@ def usage() -> str:
         [
             "usage: kong-ai-proxy COMMAND [options]",
             "",
-            "Kong's ai-proxy and ai-proxy-advanced as a plugin server for any Kong.",
+            "Kong's ai-proxy and ai-proxy-advanced as a plugin server for any Kong from 3.4 on.",
             "",
             "commands:",
             *lines,

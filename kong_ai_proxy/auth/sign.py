@@ -52,13 +52,22 @@ def static(
             (client_query, query) if auth.param_location == "query" else (client_body, body)
         )
         if not (auth.allow_override and auth.param_name in sent):
-            place[auth.param_name] = auth.param_value or ""
+            place[auth.param_name] = _expanded("auth.param_value", auth.param_value or "")
     return Credentials(headers, query, body)
 
 
 def _header_value(value: str) -> str:
     """The value without surrounding white space: secrets read from files end in a newline."""
-    stripped = value.strip()
+    stripped = _expanded("auth.header_value", value.strip())
     if any(character in stripped for character in "\r\n\0"):
         raise AuthError("auth.header_value: expected one line of text")
     return stripped
+
+
+def _expanded(field: str, value: str) -> str:
+    if "${{" in value:
+        raise AuthError(
+            f"{field} holds an unexpanded ${{{{ env }}}}: decK fills that in, Kong does not; "
+            "use a vault reference such as {vault://env/name} where Kong reads the file itself"
+        )
+    return value

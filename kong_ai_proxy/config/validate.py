@@ -211,7 +211,7 @@ def _check_scopes(deck: Deck, plugins: list[_Entity]) -> Iterator[Finding]:
         services = [plugin.service, *(route.service for route in routes)]
         for service in services:
             if service:
-                yield from _check_service(deck, service)
+                yield from _check_service(deck, service, encrypted=_is_encrypted(plugin))
         for route in routes:
             yield from _check_route(deck, route, uploads=_takes_uploads(plugin))
 
@@ -272,7 +272,23 @@ def _takes_uploads(plugin: _Entity) -> bool:
     return any(target.get("route_type") in _UPLOADS for target in targets)
 
 
-def _check_service(deck: Deck, service: _Entity) -> Iterator[Finding]:
+def _is_encrypted(plugin: _Entity) -> bool:
+    """Whether a provider of this plugin is reached over TLS."""
+    config = plugin.data.get("config")
+    if not isinstance(config, dict):
+        return True
+    targets = [target for _, target in _items(config, "targets")] or [config]
+    return not all(_upstream_url(target).startswith("http://") for target in targets)
+
+
+def _upstream_url(target: dict[str, Any]) -> str:
+    options: Any = target
+    for key in ("model", "options"):
+        options = options.get(key) if isinstance(options, dict) else None
+    return str(options.get("upstream_url")) if isinstance(options, dict) else ""
+
+
+def _check_service(deck: Deck, service: _Entity, *, encrypted: bool) -> Iterator[Finding]:
     yield from _check_host(deck, service)
     retries, path = _setting(deck, service, "service", "retries", 5)
     if retries != 0 and not _is_unset(deck, path):
@@ -284,7 +300,7 @@ def _check_service(deck: Deck, service: _Entity) -> Iterator[Finding]:
         message = f"must be at least {READ_TIMEOUT}: Kong would cut off a slow answer"
         yield _finding(deck, service, path, "read_timeout", message)
     verify, path = _setting(deck, service, "service", "tls_verify", None)
-    if verify is not True and not _is_unset(deck, path):
+    if encrypted and verify is not True and not _is_unset(deck, path):
         message = (
             "Kong does not verify the provider's certificate: "
             "use url: https://ai.invalid with tls_verify: true and ca_certificates"

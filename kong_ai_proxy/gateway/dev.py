@@ -116,19 +116,23 @@ def _lacks_protobuf() -> bool:
         return True
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+
+
 def _end_on_signals() -> None:
-    """Cancel this task on the first SIGINT or SIGTERM; others must not disturb the cleaning up."""
+    """Cancel this task on the first signal; others must not disturb the cleaning up."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda: None)
-        print("\nStopping.", flush=True)
         task.cancel()
+        for number in _ENDING:
+            loop.add_signal_handler(number, lambda: None)
+        with contextlib.suppress(OSError):  # whoever read the output may have gone
+            print("\nStopping.", flush=True)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         loop.add_signal_handler(number, end)
 
 

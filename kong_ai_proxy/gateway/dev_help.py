@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,8 +73,8 @@ def _curl(url: str, body: dict[str, Any], *options: str) -> str:
 def python_client(url: str, models: Models) -> str:
     """The same with OpenAI's own client."""
     return (
-        'python -c "from openai import OpenAI; '
-        f"client = OpenAI(base_url='{url}/v1', api_key='any'); "
+        f'{shlex.quote(sys.executable)} -c "from openai import OpenAI; '
+        f"client = OpenAI(base_url='{url}/v1', api_key='unused'); "
         f"print(client.chat.completions.create(model='{models.chat}', "
         "messages=[{'role': 'user', 'content': 'Hello'}]).choices[0].message.content)\""
     )

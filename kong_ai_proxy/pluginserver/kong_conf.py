@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,20 @@ def main(argv: list[str]) -> int:
         print(f"kong-ai-proxy kong-conf: {error}", file=sys.stderr)
         return 1
     print("\n".join(found))
+    for note in _notes(settings):
+        print(f"kong-ai-proxy kong-conf: {note}", file=sys.stderr)
     return 0
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    """What to look at before the lines go into a kong.conf that is in use."""
+    yield (
+        "where your kong.conf already sets plugins, pluginserver_names or lua_package_path, add to "
+        "that line instead: of two lines with one key Kong takes one"
+    )
+    folder = Path(settings.socket).parent
+    if settings.role != "control_plane" and not folder.is_dir():
+        yield f"there is no folder {folder} here: give --socket PATH below your Kong's prefix"
 
 
 def _serve(settings: Settings) -> list[str]:
@@ -134,6 +147,6 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=_positive,
         metavar="N",
-        help="plugin server workers (default: what serve has as its default)",
+        help="plugin server workers (default: 2)",
     )
     return parser

@@ -19,6 +19,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -40,7 +41,12 @@ def main(argv: list[str], *, plugins: str | None = None) -> int:
     Returns the exit status: 0 after a stop that was asked for, else the supervisor's, 128 + number
     when a signal ended it; 2 for options or a socket path that cannot work.
     """
-    settings = _settings(argv)
+    try:
+        settings = _settings(argv)
+    except SystemExit as end:
+        if end.code:
+            _let_kong_read()
+        raise
     _open_standard_files()
     try:
         launcher = _Launcher(settings._replace(plugins=plugins))
@@ -166,6 +172,14 @@ def _open_standard_files() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _let_kong_read() -> None:
+    """Kong drops what a server wrote that ended before Kong has come to read it."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(2).st_mode):
+            sys.stderr.flush()
+            time.sleep(0.5)
 
 
 def _settings(argv: list[str]) -> Settings:

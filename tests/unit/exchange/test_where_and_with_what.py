@@ -239,6 +239,13 @@ def test_a_key_from_a_file_may_end_in_a_newline() -> None:
     assert upstream.secret_headers == {"x-key"}
 
 
+def test_a_variable_that_only_deck_fills_in_is_never_sent() -> None:
+    auth = {"header_name": "Authorization", "header_value": 'Bearer ${{ env "DECK_KEY" }}'}
+    with pytest.raises(Refused, match="holds an unexpanded") as refused:
+        send(ai_proxy(auth=auth))
+    assert refused.value.status == 500
+
+
 def test_a_key_over_two_lines_is_never_sent_nor_shown() -> None:
     auth = {"header_name": "X-Key", "header_value": "s3cret\r\nhost: evil"}
     with pytest.raises(Refused) as refused:

@@ -157,3 +157,13 @@ def test_no_console_script_of_another_interpreter_is_taken() -> None:
     program = kong_conf.command()[0]
     assert os.path.dirname(program) == os.path.dirname(sys.executable)
     assert shutil.which(program)
+
+
+def test_what_to_look_at_first_goes_beside_the_lines(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert kong_conf.main(["--socket", f"{tmp_path}/missing/ai.socket"]) == 0
+    said = capsys.readouterr()
+    assert "add to that line instead" in said.err
+    assert f"there is no folder {tmp_path}/missing here: give --socket PATH" in said.err
+    assert all(" = " in line for line in said.out.splitlines())
