@@ -127,13 +127,18 @@ def _end_on_signals() -> None:
 
     def end() -> None:
         task.cancel()
-        for number in _ENDING:
-            loop.add_signal_handler(number, lambda: None)
+        _ignore_signals()
         with contextlib.suppress(OSError):  # whoever read the output may have gone
             print("\nStopping.", flush=True)
 
     for number in _ENDING:
         loop.add_signal_handler(number, end)
+
+
+def _ignore_signals() -> None:
+    """Cleaning up has begun, whatever the reason, and goes on to its end."""
+    for number in _ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None)
 
 
 def _require_free_ports(port: int) -> None:
@@ -235,8 +240,10 @@ async def _gateway(plan: Plan, port: int) -> AsyncIterator[Gateway]:
         try:
             yield gateway
         finally:
+            _ignore_signals()
             await gateway.stop()
     finally:
+        _ignore_signals()
         await server.stop()
         await _until_gone(path)
         shutil.rmtree(folder, ignore_errors=True)
@@ -316,4 +323,5 @@ def _introduce(gateway: Gateway, plan: Plan) -> None:
         for what, command in dev_help.commands(gateway.url, plan.models):
             lines += [f"# {what}", command, ""]
         lines += ["# OpenAI's own client", dev_help.python_client(gateway.url, plan.models), ""]
-    print("\n".join(lines), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # as in `kong-ai-proxy dev | head`
+        print("\n".join(lines), flush=True)
