@@ -8,6 +8,7 @@ phase before the answer is an answer to the client.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 from collections.abc import Awaitable
@@ -38,7 +39,7 @@ class EventOver(GreenletExit):  # type: ignore[misc]  # greenlet has no types
     """Unwinds a handler whose event has ended. No `except Exception` catches it."""
 
 
-class Event:
+class Event(abc.ABC):
     """What both protocols' events have in common. Also what `wait` and the PDK work on."""
 
     __slots__ = (
@@ -65,25 +66,25 @@ class Event:
 
     # What a protocol brings
 
+    @abc.abstractmethod
     def call(self, name: str, *args: object) -> Any:
         """The result of a PDK method. Raises PDKException."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def raw_body(self, max_bytes: int | None) -> bytes:
         """The request's body. Raises PDKException, BodyTooLarge."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def exit(self, name: str, *args: object) -> NoReturn:
         """Send a PDK call that Kong does not answer, and end the event."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def send_end(self) -> None:
         """Tell Kong that the handler is through."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def send_exit(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         """Have Kong answer the client, whatever the handler had asked for before."""
-        raise NotImplementedError
 
     @property
     def kong_is_busy(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 from collections import deque
@@ -18,7 +19,7 @@ from kong_ai_proxy.pluginserver.wire import WireError
 log = logging.getLogger(__name__)
 
 
-class Session(asyncio.Protocol):
+class Session(asyncio.Protocol, abc.ABC):
     """Cuts what Kong sends into messages and hands them on one at a time.
 
     An idle connection is never closed from here: Kong keeps it for its next request. Only bytes
@@ -38,17 +39,17 @@ class Session(asyncio.Protocol):
 
     # What a protocol brings
 
+    @abc.abstractmethod
     def split(self, data: bytes) -> list[Any]:
         """The messages that are complete with `data`. Raises WireError."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def take(self, message: Any) -> None:
         """Handle one message. Raises WireError."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def end_events(self, message: str | None) -> None:
         """End the events of this connection, with an answer to the client where one is given."""
-        raise NotImplementedError
 
     # asyncio.Protocol
 
