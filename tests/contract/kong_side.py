@@ -5,6 +5,7 @@ Encodes and decodes with other code than the server: Google's protobuf, and msgp
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import json
 import struct
@@ -56,7 +57,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-class KongSide:
+class KongSide(abc.ABC):
     """One connection. Subclasses speak a protocol."""
 
     def __init__(self, server: PluginServer) -> None:
@@ -75,15 +76,15 @@ class KongSide:
         self.begin(instance, phase)
         return await self.finish(answers)
 
+    @abc.abstractmethod
     async def start(self, name: str, config: bytes = b"{}") -> int:
         """Start an instance; its id."""
-        raise NotImplementedError
 
-    def begin(self, instance: int, phase: str = "access") -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def begin(self, instance: int, phase: str = "access") -> None: ...
 
-    async def finish(self, answers: Answers | None = None) -> Outcome:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def finish(self, answers: Answers | None = None) -> Outcome: ...
 
 
 def frame(payload: bytes) -> bytes:

@@ -5,6 +5,7 @@ No sockets: bytes go straight into the sessions, so that every cut is exactly th
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import base64
 import json
@@ -162,7 +163,7 @@ class Script:
             self.wrong.append(f"{path} gave {result!r}, not {expected!r}")
 
 
-class Replay:
+class Replay(abc.ABC):
     """One scenario against one implementation. Subclasses know how a protocol's frames look."""
 
     protocol: Protocol
@@ -218,18 +219,18 @@ class Replay:
             while not condition():
                 await asyncio.sleep(0)
 
+    @abc.abstractmethod
     def from_kong(self, data: bytes) -> bytes:
         """Kong's bytes with the ids that this server has given."""
-        raise NotImplementedError
 
-    def has_frame(self, wire: Wire) -> bool:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def has_frame(self, wire: Wire) -> bool: ...
 
-    def next_frame(self, wire: Wire) -> bytes:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def next_frame(self, wire: Wire) -> bytes: ...
 
-    def compare(self, connection: int, got: bytes, expected: bytes) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def compare(self, connection: int, got: bytes, expected: bytes) -> None: ...
 
 
 def _top_fields(payload: bytes) -> Iterator[tuple[int, bytes]]:
