@@ -39,7 +39,7 @@ class Rules:
 class Attempt:
     """One frozen client request x one target; never used twice, so nothing leaks into the next.
 
-    `body` is None where it was not read: route type `preserve` without a configured model.
+    `body` is None where it was not read: route type `preserve` without a rule to check.
     """
 
     __slots__ = ("_auth", "_body", "_conversion", "_model", "_request", "_route_type", "_rules")
@@ -163,9 +163,11 @@ class Attempt:
         return frozenset(headers.keys() | (client & self._request.headers.keys()))
 
     def _secret_query(self, credentials: sign.Credentials) -> frozenset[str]:
-        """Whatever the operator wrote into the URL may be a key as well."""
+        """What is set, what the operator wrote into the URL, and the client's own that pass."""
         url = self._model.options.upstream_url or ""
-        return frozenset(credentials.query.keys() | privacy.query_values(url.partition("?")[2]))
+        own = credentials.query.keys() | privacy.query_values(url.partition("?")[2]).keys()
+        client = privacy.CREDENTIAL_QUERY | {self._auth.param_name or ""}
+        return frozenset(own | (privacy.query_values(self._request.query).keys() & client))
 
     def _overridden(self) -> set[str]:
         """Names under which the client may bring its own credential."""

@@ -212,6 +212,12 @@ def test_the_clients_own_credential_is_kept_out_of_logs_too() -> None:
     assert upstream.secret_headers == {"x-api-key"}
 
 
+def test_the_clients_own_key_in_the_query_is_kept_out_of_logs_too() -> None:
+    assert send(ai_proxy(auth={}), query="key=client&page=1").secret_query == {"key"}
+    auth = {**QUERY_KEY, "param_name": "Token", "allow_override": True}
+    assert send(ai_proxy(auth=auth), query="Token=client&page=1").secret_query == {"Token"}
+
+
 def test_a_key_in_the_url_is_kept_out_of_logs() -> None:
     upstream = send(ai_proxy(model=model(upstream_url="https://x/y?code=s")))
     assert upstream.secret_query == {"code"}
