@@ -80,14 +80,15 @@ class Attempt:
         changes = self._conversion.access(self._members())
         credentials = self._credentials()
         headers = {**credentials.headers, **self._subprotocols()}
+        place = self._address(credentials)
         return UpstreamRequest(
             method=self._request.method if self._route_type == openai.PRESERVE else "POST",
-            address=self._address(credentials),
+            address=place,
             set_headers={name: value for name, value in headers.items() if value},
             drop_headers=self._drop_headers(headers),
             body=self._changed_body(changes, credentials),
             secret_headers=self._secret_headers(headers),
-            secret_query=self._secret_query(credentials),
+            secret_query=self._secret_query(credentials, place.query),
             response_headers=self._response_headers(changes),
         )
 
@@ -162,12 +163,12 @@ class Attempt:
         client = privacy.CREDENTIAL_HEADERS | self._overridden()
         return frozenset(headers.keys() | (client & self._request.headers.keys()))
 
-    def _secret_query(self, credentials: sign.Credentials) -> frozenset[str]:
+    def _secret_query(self, credentials: sign.Credentials, query: str) -> frozenset[str]:
         """What is set, what the operator wrote into the URL, and the client's own that pass."""
         url = self._model.options.upstream_url or ""
         own = credentials.query.keys() | privacy.query_values(url.partition("?")[2]).keys()
         client = privacy.CREDENTIAL_QUERY | {self._auth.param_name or ""}
-        return frozenset(own | (privacy.query_values(self._request.query).keys() & client))
+        return frozenset(own | (privacy.query_values(query).keys() & client))
 
     def _overridden(self) -> set[str]:
         """Names under which the client may bring its own credential."""
