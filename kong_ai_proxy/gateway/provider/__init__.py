@@ -3,8 +3,8 @@
 from kong_ai_proxy.gateway.provider.application import (
     MAX_BODY_BYTES,
     Provider,
-    Seen,
     application,
 )
+from kong_ai_proxy.gateway.provider.http import Seen
 
 __all__ = ["MAX_BODY_BYTES", "Provider", "Seen", "application"]

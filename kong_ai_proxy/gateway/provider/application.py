@@ -19,8 +19,6 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -29,13 +27,16 @@ from kong_ai_proxy.gateway.provider import (
     chat,
     completions,
     embeddings,
+    files,
     models,
 )
 from kong_ai_proxy.gateway.provider.http import (
+    SEEN,
     SETTINGS,
     ApiError,
     Handler,
     Route,
+    Seen,
     Settings,
     json_response,
     label,
@@ -50,21 +51,10 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *completions.ROUTES,
     *embeddings.ROUTES,
     *models.ROUTES,
+    *files.ROUTES,
 )
 _KEEP_SEEN: Final = 100
-_KEEP_BYTES: Final = 1024 * 1024
 _END_SECONDS: Final = 1.0  # for answers under way when it stops
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A request as it reached the provider, for tests that ask what was sent."""
-
-    method: str
-    path: str  # with the query, percent-encoding kept
-    headers: Mapping[str, str]  # case-insensitive
-    body: bytes  # its first MiB
-
 
 _SEEN: Final = web.AppKey("seen", deque[Seen])
 
@@ -77,6 +67,7 @@ def application(settings: Settings | None = None) -> web.Application:
     app[SETTINGS] = settings or Settings()
     app[_SEEN] = deque(maxlen=_KEEP_SEEN)
     app.on_response_prepare.append(label)
+    files.set_up(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)
     return app
@@ -116,9 +107,12 @@ def _plain(status: int, message: str, code: str | None = None) -> web.Response:
 @web.middleware
 async def _require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Note the request; 401 unless it carries the key, when one is required."""
-    body = await request.read() if request.can_read_body else b""
-    seen = Seen(request.method, request.raw_path, request.headers, body[:_KEEP_BYTES])
+    seen = Seen(request.method, request.raw_path, request.headers)
     request.app[_SEEN].append(seen)
+    SEEN.set(seen)
+    # A form may be far larger than what is held in memory: whoever wants it reads it in pieces.
+    if request.can_read_body and not request.content_type.startswith("multipart/"):
+        seen.note(await request.read())
     key = request.app[SETTINGS].api_key
     if key is None:
         return await handler(request)

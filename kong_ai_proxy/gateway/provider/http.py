@@ -10,12 +10,14 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+_MOST_METADATA: Final = 16
 FINGERPRINT: Final = "fp_stand_in_kong_ai_proxy"
 STAND_IN: Final = {"X-Stand-In": "kong-ai-proxy"}
 
@@ -36,6 +38,30 @@ class Settings:
 
 
 SETTINGS: Final = web.AppKey("settings", Settings)
+
+_KEEP_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it reached the provider, for tests that ask what was sent."""
+
+    method: str
+    path: str  # with the query, percent-encoding kept
+    headers: Mapping[str, str]  # case-insensitive
+    head: bytearray = field(default_factory=bytearray)  # grows while the body arrives
+
+    @property
+    def body(self) -> bytes:
+        """The first MiB of what was read of the body."""
+        return bytes(self.head)
+
+    def note(self, chunk: bytes) -> None:
+        """A piece of the body has been read."""
+        self.head.extend(chunk[: _KEEP_BYTES - len(self.head)])
+
+
+SEEN: Final[ContextVar[Seen]] = ContextVar("seen")  # of the request being answered
 
 
 class ApiError(Exception):
@@ -71,8 +97,13 @@ def json_response(
     )
 
 
-async def read_json(request: web.Request) -> Json:
-    """The request's JSON object. Raises ApiError 400, 413 or 415."""
+async def read_json(request: web.Request, *, optional: bool = False) -> Json:
+    """The request's JSON object. Raises ApiError 400, 413 or 415.
+
+    With `optional`, no body at all is an empty object.
+    """
+    if optional and not request.can_read_body:
+        return {}
     if request.content_type != "application/json":
         raise ApiError(
             415,
@@ -91,7 +122,7 @@ async def read_json(request: web.Request) -> Json:
         ) from None
     if not isinstance(body, dict):
         raise wrong_type("body", "an object", body)
-    _raise_on_demand(body.get("model"))
+    raise_on_demand(body.get("model"))
     return body
 
 
@@ -103,7 +134,7 @@ _ON_DEMAND: Final = {
 }
 
 
-def _raise_on_demand(model: object) -> None:
+def raise_on_demand(model: object) -> None:
     """The model names `error-400` to `error-599` ask for that status."""
     text = model.removeprefix("error-") if isinstance(model, str) else ""
     if text == model or not (text.isascii() and text.isdigit() and 400 <= int(text) <= 599):
@@ -253,19 +284,27 @@ class Rule:
         )
 
 
-def check_params(body: Json, rules: Mapping[str, Rule], required: tuple[str, ...]) -> Json:
-    """The body without its nulls, after checking every parameter. Raises ApiError 400."""
+def check_params(
+    body: Json, rules: Mapping[str, Rule], required: tuple[str, ...], path: str = ""
+) -> Json:
+    """The object without its nulls, after checking every member. Raises ApiError 400.
+
+    `path` names the object where it is not the body itself.
+    """
     unknown = [name for name in body if name not in rules]
+    if unknown and path:
+        where = f"{path}.{unknown[0]}"
+        raise ApiError(400, f"Unknown parameter: '{where}'.", param=where, code="unknown_parameter")
     if unknown:
         raise ApiError(400, f"Unrecognized request argument supplied: {unknown[0]}")
     given = {name: value for name, value in body.items() if value is not None}
     for name in required:
         if name not in given:
-            if name == "model":
+            if name == "model" and not path:
                 raise ApiError(400, "you must provide a model parameter")
-            raise missing(name)
+            raise missing(f"{path}.{name}" if path else name)
     for name, value in given.items():
-        rules[name].check(name, value)
+        rules[name].check(f"{path}.{name}" if path else name, value)
     check_metadata(given.get("metadata", {}))
     if "stream_options" in given and not given.get("stream"):
         raise ApiError(
@@ -277,7 +316,16 @@ def check_params(body: Json, rules: Mapping[str, Rule], required: tuple[str, ...
 
 
 def check_metadata(metadata: Json) -> None:
-    """Metadata are texts. Raises ApiError 400."""
+    """Metadata are up to 16 texts. Raises ApiError 400."""
+    if len(metadata) > _MOST_METADATA:
+        raise ApiError(
+            400,
+            f"Invalid 'metadata': too many properties. Expected an object with at most "
+            f"{_MOST_METADATA} properties, but got an object with {len(metadata)} properties "
+            "instead.",
+            param="metadata",
+            code="object_above_max_properties",
+        )
     for name, value in metadata.items():
         if not isinstance(value, str):
             raise wrong_type(f"metadata.{name}", "a string", value)

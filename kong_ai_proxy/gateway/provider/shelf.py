@@ -1,0 +1,131 @@
+"""What the stand-in provider remembers: a bounded number of objects of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Generic, Protocol, TypeVar
+
+from kong_ai_proxy.gateway.provider.http import ApiError, Json, wrong_value
+
+MOST: Final = 1000
+
+
+class Item(Protocol):
+    """An object that can stand on a shelf."""
+
+    @property
+    def id(self) -> str: ...
+
+    def shown(self) -> Json:
+        """As the API shows it."""
+        ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+class Shelf(Generic[T]):
+    """The newest objects of a kind; the oldest goes when there are too many.
+
+    `absent` is the error for an unknown id, with `{id}` in it; `drop` is called with what goes.
+    """
+
+    def __init__(
+        self,
+        absent: str,
+        *,
+        param: str | None = None,
+        most: int = MOST,
+        drop: Callable[[T], None] | None = None,
+    ) -> None:
+        self._items: dict[str, T] = {}
+        self._absent = absent
+        self._param = param
+        self._most = most
+        self._drop = drop
+
+    def __iter__(self) -> Iterator[T]:
+        """Oldest first."""
+        return iter(list(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: T) -> T:
+        """Keep a new object."""
+        self._items[item.id] = item
+        if len(self._items) > self._most:
+            self.drop_oldest()
+        return item
+
+    def drop_oldest(self) -> None:
+        """Forget the oldest object."""
+        self.remove(next(iter(self._items)))
+
+    def get(self, key: str) -> T:
+        """Raises ApiError 404."""
+        if key not in self._items:
+            raise ApiError(404, self._absent.replace("{id}", key), param=self._param)
+        return self._items[key]
+
+    def remove(self, key: str) -> T:
+        """Forget an object. Raises ApiError 404."""
+        item = self.get(key)
+        del self._items[key]
+        if self._drop is not None:
+            self._drop(item)
+        return item
+
+    def clear(self) -> None:
+        """Forget everything."""
+        while self._items:
+            self.drop_oldest()
+
+
+def page(
+    query: Mapping[str, str],
+    items: list[T],
+    *,
+    default: int = 20,
+    most: int = 100,
+) -> Json:
+    """The part of a list (oldest first) that the query asks for: limit, order, after, before.
+
+    Raises ApiError 400.
+    """
+    limit = _limit(query, default, most)
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise wrong_value("order", order, ("asc", "desc"))
+    shown = items if order == "asc" else items[::-1]
+    if "after" in query:
+        shown = shown[_place(query, "after", shown) + 1 :]
+    if "before" in query:
+        shown = shown[: _place(query, "before", shown)]
+    data = [item.shown() for item in shown[:limit]]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(shown) > limit,
+    }
+
+
+def _limit(query: Mapping[str, str], default: int, most: int) -> int:
+    text = query.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise ApiError(
+            400,
+            f"Invalid 'limit': expected an integer between 1 and {most}, but got '{text}' instead.",
+            param="limit",
+            code="invalid_value",
+        )
+    return int(text)
+
+
+def _place(query: Mapping[str, str], param: str, items: list[T]) -> int:
+    for place, item in enumerate(items):
+        if item.id == query[param]:
+            return place
+    raise ApiError(400, f"Invalid '{param}': no object '{query[param]}' here.", param=param)
