@@ -2,6 +2,7 @@
 -- inside Kong can do. Found before Kong's own plugins of these names through lua_package_path.
 -- Used by Kong 3.4 and later; `balancer_data` and the upstream_* variables are Kong's own.
 
+local frames = require("kong.ai_proxy_frames")
 local plugin_servers = require("kong.runloop.plugin_servers")
 
 local NOWHERE = "ai-proxy.invalid" -- a name that never resolves (RFC 6761)
@@ -83,6 +84,23 @@ local function keep_handles_out_of(configuration)
   end
 end
 
+-- A provider's cookies are its own affair: to the client they would be this gateway's. Those of Kong's
+-- plugins stay, and nginx knows by name which ones came from the provider.
+local function remove_the_providers_cookies()
+  local cookies = ngx.header["Set-Cookie"]
+  if not cookies then
+    return
+  end
+  local kept = {}
+  for _, cookie in ipairs(type(cookies) == "table" and cookies or { cookies }) do
+    local name = cookie:match("^([^=;]-) *=") -- no plugin makes a cookie without a name
+    if name and not ngx.var["upstream_cookie_" .. name] then
+      kept[#kept + 1] = cookie
+    end
+  end
+  ngx.header["Set-Cookie"] = kept
+end
+
 function shim.schema(name)
   return handed_over(name, plugin_servers.load_schema(name))
 end
@@ -106,6 +124,7 @@ function shim.handler(name)
     end
     ngx.ctx.ai_proxy_applied = true
     renew_instance_if_rotated(conf)
+    frames.clear_what_a_client_sent()
     local asked, problem = pcall(ask, external, conf)
     if not asked then -- as when Kong takes a connection that an ending server has just closed
       kong.log.warn("asking the plugin server once more: ", problem)
@@ -119,12 +138,19 @@ function shim.handler(name)
     for _, part in ipairs(FORWARDED) do -- nginx sends no header whose value is empty
       ngx.var["upstream_x_forwarded_" .. part] = ""
     end
+    frames.announce(self, conf)
   end
 
   function handler:header_filter()
     if kong.response.get_status() ~= 200 then
       kong.response.clear_header(MODEL_HEADER)
     end
+    remove_the_providers_cookies()
+    frames.header_filter()
+  end
+
+  function handler:body_filter()
+    frames.body_filter()
   end
 
   return handler

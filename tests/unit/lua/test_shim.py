@@ -7,68 +7,12 @@ from typing import Any
 import pytest
 from lupa.luajit21 import LuaError, LuaRuntime
 
-from kong_ai_proxy.lua.path import lua_package_path
-
-# What the shim meets inside Kong. `server.access` is the plugin server's part of a request; the
-# vars table keeps the order in which things happen in `trace`.
-_KONG = """
-trace = {}
-server = { PRIORITY = 770, VERSION = "1.2.3", schema = { name = "ai-proxy" }, server_def = {} }
-function server:access(conf)
-  trace[#trace + 1] = "server"
-  type_seen, host_seen, conf_seen, self_seen = ngx.ctx.balancer_data.type,
-    ngx.ctx.balancer_data.host, conf, self
-  if answer then answer(conf) end
-end
-offered = { ["ai-proxy"] = true, ["ai-proxy-advanced"] = true }
-package.loaded["kong.runloop.plugin_servers"] = {
-  load_plugin = function(name)
-    if offered[name] then return true, server end
-    return false, "no plugin found"
-  end,
-  load_schema = function(name)
-    if offered[name] then return true, server.schema end
-    return false, "no plugin found"
-  end,
-}
-variables = { upstream_x_forwarded_for = "203.0.113.9" }
-ngx = {
-  var = setmetatable({}, { __newindex = function(_, key, value)
-    trace[#trace + 1] = key
-    variables[key] = value
-  end }),
-}
-function new_request()
-  ngx.ctx = { balancer_data = { type = "ipv4", host = "192.0.2.1", port = 80, retries = 5,
-    connect_timeout = 1, send_timeout = 2, read_timeout = 3 } }
-end
-function set_target(host)
-  ngx.ctx.balancer_data.host, ngx.ctx.balancer_data.port = host, 443
-end
-function ngx.sleep(seconds) slept = (slept or 0) + seconds end
-status, cleared = 200, {}
-kong = {
-  configuration = { pluginservers = { { name = "a" }, { name = "b" } } },
-  log = { warn = function(...) warning = table.concat({ ... }) end },
-}
-kong.response = {
-  exit = function(code, body) exit_status, exit_message = code, body.error.message end,
-  get_status = function() return status end,
-  clear_header = function(name) cleared[name] = true end,
-}
-"""
+from tests.unit.lua.stubs import from_lua, handler, runtime
 
 
 @pytest.fixture
 def lua() -> LuaRuntime:
-    runtime = LuaRuntime(unpack_returned_tuples=True)
-    runtime.execute(_KONG)
-    runtime.globals().package.path = lua_package_path()
-    return runtime
-
-
-def handler(lua: LuaRuntime, name: str = "ai-proxy") -> Any:
-    return lua.eval(f'require("kong.plugins.{name}.handler")')
+    return runtime()
 
 
 def access(lua: LuaRuntime, conf: str = "{ __seq__ = 7 }", answer: str = "set_target('up')") -> Any:
@@ -204,6 +148,35 @@ def test_the_model_header_is_kept_on_200_only(lua: LuaRuntime, status: int, kept
     lua.globals().handler = handler(lua)
     lua.execute("handler:header_filter({})")
     assert ("X-Kong-LLM-Model" not in dict(lua.globals().cleared)) is kept
+
+
+def header_filter(lua: LuaRuntime, cookies: str) -> object:
+    """The Set-Cookie headers that are left of `cookies`, a Lua value."""
+    lua.execute(f"new_request(); answered['set-cookie'] = {cookies}")
+    lua.globals().handler = handler(lua)
+    lua.execute("handler:header_filter({})")
+    return from_lua(lua.globals().answered["set-cookie"])
+
+
+@pytest.mark.parametrize(
+    ("cookies", "kept"),
+    [
+        ("'theirs=1; Path=/'", {}),
+        ("{ 'theirs=1', 'Second =2; Secure' }", {}),
+        ("{ 'theirs=1', 'own=2; Path=/', 'Second=3' }", {1: "own=2; Path=/"}),
+        ("'own=theirs=1'", {1: "own=theirs=1"}),
+        ("{ 'nameless', 'own=1', ';own=2' }", {1: "own=1"}),
+    ],
+)
+def test_the_providers_cookies_are_removed_and_those_of_kongs_plugins_stay(
+    lua: LuaRuntime, cookies: str, kept: dict[int, str]
+) -> None:
+    lua.execute("variables.upstream_cookie_theirs, variables.upstream_cookie_Second = '1', ''")
+    assert header_filter(lua, cookies) == kept
+
+
+def test_an_answer_without_cookies_gets_no_header_for_them(lua: LuaRuntime) -> None:
+    assert header_filter(lua, "nil") is None
 
 
 def test_a_configuration_without_vault_references_keeps_its_sequence(lua: LuaRuntime) -> None:
