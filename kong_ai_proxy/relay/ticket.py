@@ -36,7 +36,7 @@ _FIXED: Final = struct.Struct("!QdI32s")
 _MAX_TEXTS: Final = MAX_BYTES * 3 // 4 - _MAC_BYTES - _FIXED.size
 _SIZES: Final = struct.Struct("!II")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
-_FROM_URL = bytes.maketrans(b"-_+/", b"+/!!")  # the other alphabet is none
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")  # the other alphabet is none
 
 
 class Numbers(Protocol):
