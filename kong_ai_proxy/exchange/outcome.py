@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from kong_ai_proxy.formats.usage import Usage
+
 RequestMode = Literal["oneshot", "stream", "realtime"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """The tokens of one answer, as the provider counted them unless `estimated`."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    prompt_details: Mapping[str, int] = field(default_factory=dict)
-    """By kind, under OpenAI's names: `cached_tokens`, `audio_tokens`, `text_tokens`, ..."""
-    completion_details: Mapping[str, int] = field(default_factory=dict)
-    service_tier: str | None = None
-    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +22,8 @@ class Tried:
     port: int
     path: str
     """Without the query, which may hold a key."""
+    ip: str | None = None
+    """The address that was connected to, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
