@@ -29,6 +29,7 @@ from kong_ai_proxy.gateway.provider import (
     embeddings,
     files,
     models,
+    responses,
 )
 from kong_ai_proxy.gateway.provider.http import (
     SEEN,
@@ -52,6 +53,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *embeddings.ROUTES,
     *models.ROUTES,
     *files.ROUTES,
+    *responses.ROUTES,
 )
 _KEEP_SEEN: Final = 100
 _END_SECONDS: Final = 1.0  # for answers under way when it stops
@@ -67,7 +69,8 @@ def application(settings: Settings | None = None) -> web.Application:
     app[SETTINGS] = settings or Settings()
     app[_SEEN] = deque(maxlen=_KEEP_SEEN)
     app.on_response_prepare.append(label)
-    files.set_up(app)
+    for module in (files, responses):
+        module.set_up(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)
     return app

@@ -58,22 +58,33 @@ class Choice:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
-    body = check_chat(await read_json(request))
-    choices = [_choose(body, number) for number in range(body.get("n", 1))]
-    usage = text.usage(_prompt_tokens(body), sum(choice.tokens for choice in choices))
-    if body.get("stream"):
-        return await send_events(request, _chunks(body, choices, usage))
+    body = await read_json(request)
+    if not body.get("stream"):
+        return json_response(answer(body))
+    body = check_chat(body)
+    choices, usage = _choices(body)
+    return await send_events(request, _chunks(body, choices, usage))
+
+
+def answer(body: Json) -> Json:
+    """The whole answer to a request. Raises ApiError 400."""
+    body = check_chat(body)
+    choices, usage = _choices(body)
     answers = [
         {
             "index": number,
             "message": choice.message,
-            "logprobs": _logprobs(body, choice.pieces),
+            "logprobs": logprobs(body, choice.pieces),
             "finish_reason": choice.finish_reason,
         }
         for number, choice in enumerate(choices)
     ]
-    head = _head(body, "chat.completion")
-    return json_response({**head, "choices": answers, "usage": usage})
+    return {**_head(body, "chat.completion"), "choices": answers, "usage": usage}
+
+
+def _choices(body: Json) -> tuple[list[Choice], Json]:
+    choices = [choose(body, number) for number in range(body.get("n", 1))]
+    return choices, text.usage(prompt_tokens(body), sum(choice.tokens for choice in choices))
 
 
 ROUTES: Final[tuple[Route, ...]] = (("POST", "/v1/chat/completions", chat),)
@@ -90,7 +101,8 @@ def _head(body: Json, kind: str) -> Json:
     }
 
 
-def _prompt_tokens(body: Json) -> int:
+def prompt_tokens(body: Json) -> int:
+    """How many tokens a checked request has."""
     total = 0
     for message in body["messages"]:
         total += _MESSAGE_TOKENS + text.count(words_of(message))
@@ -106,8 +118,8 @@ def _last(messages: list[Json], role: str) -> str:
     return next((words_of(m) for m in reversed(messages) if m["role"] == role), "")
 
 
-def _choose(body: Json, number: int) -> Choice:
-    """The answer a request gets: a tool call when one is due, else text."""
+def choose(body: Json, number: int) -> Choice:
+    """The answer a checked request gets: a tool call when one is due, else text."""
     messages = body["messages"]
     question = _last(messages, "user")
     tools, forced = _offered(body)
@@ -185,7 +197,8 @@ def _written_example(schema: Any, question: str, param: str, *, every: bool) -> 
         raise ApiError(400, f"Invalid schema in '{param}': {error}.", param=param) from None
 
 
-def _logprobs(body: Json, pieces: tuple[str, ...]) -> Json | None:
+def logprobs(body: Json, pieces: tuple[str, ...]) -> Json | None:
+    """The log probabilities of an answer's pieces, where the request asks for them."""
     if not body.get("logprobs") or not pieces:
         return None
     return {"content": [_logprob(body, piece) for piece in pieces], "refusal": None}
@@ -204,7 +217,7 @@ def _chunks(body: Json, choices: list[Choice], usage: Json) -> Iterator[Json]:
     for number, choice in enumerate(choices):
         for delta in _deltas(choice):
             piece = (delta["content"],) if delta.get("content") else ()
-            yield {**head, "choices": [_delta(number, delta, _logprobs(body, piece))]}
+            yield {**head, "choices": [_delta(number, delta, logprobs(body, piece))]}
         yield {**head, "choices": [_delta(number, {}, None, choice.finish_reason)]}
     if wants_usage(body):
         yield {**head, "choices": [], "usage": usage}
@@ -226,13 +239,13 @@ def _deltas(choice: Choice) -> Iterator[Json]:
     opening = {**whole, filled: ""}
     if choice.legacy:
         yield {**first, "function_call": opening}
-        yield from ({"function_call": {filled: part}} for part in _pieces(whole[filled]))
+        yield from ({"function_call": {filled: part}} for part in written_pieces(whole[filled]))
         return
     yield {**first, "tool_calls": [{"index": 0, **choice.call, kind: opening}]}
-    for part in _pieces(whole[filled]):
+    for part in written_pieces(whole[filled]):
         yield {"tool_calls": [{"index": 0, kind: {filled: part}}]}
 
 
-def _pieces(written: str) -> Iterator[str]:
+def written_pieces(written: str) -> Iterator[str]:
     """JSON text in pieces of a few characters, as a model writes it."""
     return (written[at : at + 6] for at in range(0, len(written), 6))

@@ -6,7 +6,6 @@ tools. Errors name the parameter by its path, `messages[0].content[1].type`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from kong_ai_proxy.gateway.provider.http import (
@@ -14,9 +13,9 @@ from kong_ai_proxy.gateway.provider.http import (
     Json,
     Rule,
     check_params,
+    each,
     kind_of,
-    missing,
-    wrong_type,
+    member,
     wrong_value,
 )
 
@@ -94,23 +93,6 @@ def words_of(message: Json) -> str:
     return content or ""
 
 
-def _member(owner: Json, name: str, path: str, rule: Rule) -> Any:
-    """A required member of an object. Raises ApiError 400 when absent or of a wrong type."""
-    where = f"{path}.{name}"
-    if owner.get(name) is None:
-        raise missing(where)
-    rule.check(where, owner[name])
-    return owner[name]
-
-
-def _each(items: list[Any], path: str, check: Callable[[Json, str], None]) -> None:
-    for at, item in enumerate(items):
-        where = f"{path}[{at}]"
-        if not isinstance(item, dict):
-            raise wrong_type(where, "an object", item)
-        check(item, where)
-
-
 def _check_modalities(given: Json) -> None:
     if "audio" in given.get("modalities", []):
         message = "The stand-in provider does not speak in chat completions."
@@ -126,28 +108,28 @@ def _check_messages(messages: list[Any]) -> None:
             param="messages",
             code="empty_array",
         )
-    _each(messages, "messages", _check_message)
+    each(messages, "messages", _check_message)
     _check_tool_results(messages)
 
 
 def _check_message(message: Json, path: str) -> None:
-    role = _member(message, "role", path, _STRING)
+    role = member(message, "role", path, _STRING)
     if role not in _ROLES:
         raise wrong_value(f"{path}.role", role, _ROLES)
     calls = message.get("tool_calls")
     if calls is not None:
         _ARRAY.check(f"{path}.tool_calls", calls)
-        _each(calls, f"{path}.tool_calls", _check_call)
+        each(calls, f"{path}.tool_calls", _check_call)
     if role == "tool":
-        _member(message, "tool_call_id", path, _STRING)
+        member(message, "tool_call_id", path, _STRING)
     _check_content(message, path)
 
 
 def _check_call(call: Json, path: str) -> None:
-    _member(call, "id", path, _STRING)
-    kind = _member(call, "type", path, Rule("a string", options=("function", "custom")))
-    called = _member(call, kind, path, _OBJECT)
-    _member(called, "name", f"{path}.{kind}", _STRING)
+    member(call, "id", path, _STRING)
+    kind = member(call, "type", path, Rule("a string", options=("function", "custom")))
+    called = member(call, kind, path, _OBJECT)
+    member(called, "name", f"{path}.{kind}", _STRING)
 
 
 def _check_content(message: Json, path: str) -> None:
@@ -162,7 +144,7 @@ def _check_content(message: Json, path: str) -> None:
             param=where,
         )
     if isinstance(content, list):
-        _each(content, where, _check_part)
+        each(content, where, _check_part)
     elif not isinstance(content, str):
         raise ApiError(
             400,
@@ -174,13 +156,13 @@ def _check_content(message: Json, path: str) -> None:
 
 
 def _check_part(part: Json, path: str) -> None:
-    kind = _member(part, "type", path, _STRING)
+    kind = member(part, "type", path, _STRING)
     if kind not in _PARTS:
         raise wrong_value(f"{path}.type", kind, _PARTS)
     name, rule = _PARTS[kind]
-    value = _member(part, name, path, rule)
+    value = member(part, name, path, rule)
     if kind == "image_url":
-        _member(value, "url", f"{path}.image_url", _STRING)
+        member(value, "url", f"{path}.image_url", _STRING)
 
 
 def _check_tool_results(messages: list[Json]) -> None:
@@ -234,26 +216,26 @@ def _check_tools(given: Json) -> None:
                 param=name,
                 code="empty_array",
             )
-    _each(given.get("tools", []), "tools", _check_tool)
-    _each(given.get("functions", []), "functions", _check_function)
+    each(given.get("tools", []), "tools", _check_tool)
+    each(given.get("functions", []), "functions", _check_function)
     _check_tool_choice(given)
 
 
 def _check_tool(tool: Json, path: str) -> None:
-    kind = _member(tool, "type", path, Rule("a string", options=("function", "custom")))
-    described = _member(tool, kind, path, _OBJECT)
+    kind = member(tool, "type", path, Rule("a string", options=("function", "custom")))
+    described = member(tool, kind, path, _OBJECT)
     _check_function(described, f"{path}.{kind}")
 
 
 def _check_function(function: Json, path: str) -> None:
-    _member(function, "name", path, _STRING)
+    member(function, "name", path, _STRING)
     if function.get("parameters") is not None:
         _OBJECT.check(f"{path}.parameters", function["parameters"])
 
 
 def _check_tool_choice(given: Json) -> None:
     if isinstance(given.get("function_call"), dict):
-        _member(given["function_call"], "name", "function_call", _STRING)
+        member(given["function_call"], "name", "function_call", _STRING)
     choice = given.get("tool_choice")
     if choice is None:
         return
@@ -266,14 +248,14 @@ def _check_tool_choice(given: Json) -> None:
             raise wrong_value("tool_choice", choice, ("none", "auto", "required"))
         return
     options = ("function", "custom", "allowed_tools")
-    kind = _member(choice, "type", "tool_choice", Rule("a string", options=options))
-    named = _member(choice, kind, "tool_choice", _OBJECT)
+    kind = member(choice, "type", "tool_choice", Rule("a string", options=options))
+    named = member(choice, kind, "tool_choice", _OBJECT)
     if kind == "allowed_tools":
-        _member(named, "mode", "tool_choice.allowed_tools", _STRING)
-        chosen = _member(named, "tools", "tool_choice.allowed_tools", _ARRAY)
-        _each(chosen, "tool_choice.allowed_tools.tools", _check_tool)
+        member(named, "mode", "tool_choice.allowed_tools", _STRING)
+        chosen = member(named, "tools", "tool_choice.allowed_tools", _ARRAY)
+        each(chosen, "tool_choice.allowed_tools.tools", _check_tool)
         return
-    name = _member(named, "name", f"tool_choice.{kind}", _STRING)
+    name = member(named, "name", f"tool_choice.{kind}", _STRING)
     if name not in [tool[tool["type"]]["name"] for tool in given["tools"]]:
         raise ApiError(
             400,
@@ -287,10 +269,10 @@ def _check_format(given: Json) -> None:
     if wanted is None:
         return
     options = ("text", "json_object", "json_schema")
-    kind = _member(wanted, "type", "response_format", Rule("a string", options=options))
+    kind = member(wanted, "type", "response_format", Rule("a string", options=options))
     if kind == "json_schema":
-        described = _member(wanted, "json_schema", "response_format", _OBJECT)
-        _member(described, "name", "response_format.json_schema", _STRING)
+        described = member(wanted, "json_schema", "response_format", _OBJECT)
+        member(described, "name", "response_format.json_schema", _STRING)
     said = " ".join(words_of(message) for message in given["messages"])
     if kind == "json_object" and "json" not in said.lower():
         raise ApiError(

@@ -58,7 +58,26 @@ class _Choice:
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions"""
-    body = _check(await read_json(request))
+    body = await read_json(request)
+    if not body.get("stream"):
+        return json_response(answer(body))
+    body = _check(body)
+    head, choices, usage = _made(body)
+    return await send_events(request, _chunks(body, head, choices, usage))
+
+
+def answer(body: Json) -> Json:
+    """The whole answer to a request. Raises ApiError 400."""
+    body = _check(body)
+    head, choices, usage = _made(body)
+    answers = [
+        _answer(body, number, choice.pieces, choice.finish_reason)
+        for number, choice in enumerate(choices)
+    ]
+    return {**head, "choices": answers, "usage": usage}
+
+
+def _made(body: Json) -> tuple[Json, list[_Choice], Json]:
     prompts = inputs(body.get("prompt", "<|endoftext|>"), "prompt")
     choices = [_choose(body, prompt, n) for prompt in prompts for n in range(body.get("n", 1))]
     usage = text.usage(
@@ -71,13 +90,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         "model": body["model"],
         "system_fingerprint": FINGERPRINT,
     }
-    if body.get("stream"):
-        return await send_events(request, _chunks(body, head, choices, usage))
-    answers = [
-        _answer(body, number, choice.pieces, choice.finish_reason)
-        for number, choice in enumerate(choices)
-    ]
-    return json_response({**head, "choices": answers, "usage": usage})
+    return head, choices, usage
 
 
 ROUTES: Final[tuple[Route, ...]] = (("POST", "/v1/completions", completions),)

@@ -63,7 +63,12 @@ def _features(text: str) -> dict[str, float]:
 
 async def embeddings(request: web.Request) -> web.StreamResponse:
     """POST /v1/embeddings"""
-    body = check_params(await read_json(request), RULES, ("model", "input"))
+    return json_response(answer(await read_json(request)))
+
+
+def answer(body: Json) -> Json:
+    """The answer to a request. Raises ApiError 400."""
+    body = check_params(body, RULES, ("model", "input"))
     texts = inputs(body["input"], "input")
     if any(not item.text for item in texts):
         raise ApiError(400, "Invalid 'input': input cannot be an empty string.", param="input")
@@ -76,7 +81,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
         data.append({"object": "embedding", "index": number, "embedding": value})
     count = sum(item.tokens for item in texts)
     usage = {"prompt_tokens": count, "total_tokens": count}
-    return json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})
+    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
 
 ROUTES: Final[tuple[Route, ...]] = (("POST", "/v1/embeddings", embeddings),)

@@ -66,10 +66,12 @@ class Files:
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._shelf: Shelf[StoredFile] = Shelf(
-            "No such File object: {id}", param="id", drop=self._dropped
+            "No such File object: {id}",
+            param="id",
+            most_bytes=most_bytes,
+            weigh=lambda file: file.blob.size,
+            drop=lambda file: file.blob.close(),
         )
-        self._most_bytes = most_bytes
-        self._bytes = 0
 
     def add(
         self, filename: str, purpose: str, blob: Blob, expires_in: int | None = None
@@ -77,9 +79,6 @@ class Files:
         """Keep a file; its blob is closed when it goes."""
         created = now()
         expires = None if expires_in is None else created + expires_in
-        self._bytes += blob.size
-        while self._bytes > self._most_bytes and len(self._shelf):
-            self._shelf.drop_oldest()
         return self._shelf.add(
             StoredFile(new_id("file-"), filename, purpose, blob, created, expires)
         )
@@ -101,10 +100,6 @@ class Files:
     async def close(self, _: web.Application) -> None:
         """Forget all files."""
         self._shelf.clear()
-
-    def _dropped(self, file: StoredFile) -> None:
-        self._bytes -= file.blob.size
-        file.blob.close()
 
 
 FILES: Final = web.AppKey("files", Files)

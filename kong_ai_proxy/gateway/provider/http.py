@@ -151,6 +151,24 @@ async def send_events(
     request: web.Request, events: Iterable[Json], *, done: bool = True
 ) -> web.StreamResponse:
     """Server-sent events, one JSON object each, then `[DONE]`."""
+    frames = (b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
+    return await _send_frames(request, frames, b"data: [DONE]\n\n" if done else b"")
+
+
+async def send_named_events(
+    request: web.Request, events: Iterable[tuple[str, Json]], last: bytes = b""
+) -> web.StreamResponse:
+    """Server-sent events with names, then `last` as it stands."""
+    frames = (
+        b"event: " + name.encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+        for name, event in events
+    )
+    return await _send_frames(request, frames, last)
+
+
+async def _send_frames(
+    request: web.Request, frames: Iterable[bytes], last: bytes
+) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
@@ -159,12 +177,12 @@ async def send_events(
     )
     await response.prepare(request)
     pause = request.app[SETTINGS].word_seconds
-    for event in events:
-        await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
+    for frame in frames:
+        await response.write(frame)
         if pause:
             await asyncio.sleep(pause)
-    if done:
-        await response.write(b"data: [DONE]\n\n")
+    if last:
+        await response.write(last)
     await response.write_eof()
     return response
 
@@ -313,6 +331,24 @@ def check_params(
             param="stream_options",
         )
     return given
+
+
+def member(owner: Json, name: str, path: str, rule: Rule) -> Any:
+    """A required member of an object. Raises ApiError 400 when absent or of a wrong type."""
+    where = f"{path}.{name}"
+    if owner.get(name) is None:
+        raise missing(where)
+    rule.check(where, owner[name])
+    return owner[name]
+
+
+def each(items: list[Any], path: str, check: Callable[[Json, str], None]) -> None:
+    """Check every item, an object, with its path. Raises ApiError 400."""
+    for at, item in enumerate(items):
+        where = f"{path}[{at}]"
+        if not isinstance(item, dict):
+            raise wrong_type(where, "an object", item)
+        check(item, where)
 
 
 def check_metadata(metadata: Json) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from kong_ai_proxy.gateway.provider.http import ApiError, Json, wrong_value
 
 MOST: Final = 1000
+MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class Item(Protocol):
@@ -25,9 +26,10 @@ T = TypeVar("T", bound=Item)
 
 
 class Shelf(Generic[T]):
-    """The newest objects of a kind; the oldest goes when there are too many.
+    """The newest objects of a kind; the oldest go when there are too many or they weigh too much.
 
-    `absent` is the error for an unknown id, with `{id}` in it; `drop` is called with what goes.
+    `absent` is the error for an unknown id, with `{id}` in it; `weigh` gives an object's bytes
+    when it comes; `drop` is called with what goes.
     """
 
     def __init__(
@@ -36,50 +38,56 @@ class Shelf(Generic[T]):
         *,
         param: str | None = None,
         most: int = MOST,
-        drop: Callable[[T], None] | None = None,
+        most_bytes: int = MOST_BYTES,
+        weigh: Callable[[T], int] = lambda _: 0,
+        drop: Callable[[T], None] = lambda _: None,
     ) -> None:
-        self._items: dict[str, T] = {}
+        self._items: dict[str, tuple[T, int]] = {}
         self._absent = absent
         self._param = param
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._weigh = weigh
         self._drop = drop
 
     def __iter__(self) -> Iterator[T]:
         """Oldest first."""
-        return iter(list(self._items.values()))
+        return iter([item for item, _ in self._items.values()])
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, item: T) -> T:
         """Keep a new object."""
-        self._items[item.id] = item
-        if len(self._items) > self._most:
-            self.drop_oldest()
+        weight = self._weigh(item)
+        self._bytes += weight
+        while self._items and (len(self._items) >= self._most or self._bytes > self._most_bytes):
+            self._forget(next(iter(self._items)))
+        self._items[item.id] = (item, weight)
         return item
-
-    def drop_oldest(self) -> None:
-        """Forget the oldest object."""
-        self.remove(next(iter(self._items)))
 
     def get(self, key: str) -> T:
         """Raises ApiError 404."""
         if key not in self._items:
             raise ApiError(404, self._absent.replace("{id}", key), param=self._param)
-        return self._items[key]
+        return self._items[key][0]
 
     def remove(self, key: str) -> T:
         """Forget an object. Raises ApiError 404."""
         item = self.get(key)
-        del self._items[key]
-        if self._drop is not None:
-            self._drop(item)
+        self._forget(key)
         return item
 
     def clear(self) -> None:
         """Forget everything."""
-        while self._items:
-            self.drop_oldest()
+        for key in list(self._items):
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        item, weight = self._items.pop(key)
+        self._bytes -= weight
+        self._drop(item)
 
 
 def page(
