@@ -1,18 +1,55 @@
-"""`python -m benchmarks [--seconds N]`: every figure of the README, from one run."""
+"""`python -m benchmarks [PART ...] [--seconds N]`: every figure of the README, from one run."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from benchmarks import plugin_server
+from benchmarks.relay import cases, measure, pinned, processes, report
+
+PLUGIN_SERVER, RELAY = "plugin-server", "relay"
+RELAY_PARTS = (*cases.BY_NAME, cases.UPLOAD, cases.DOWNLOAD)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        choices=(PLUGIN_SERVER, RELAY, *RELAY_PARTS),
+        default=(PLUGIN_SERVER, RELAY),
+        metavar="PART",
+        help=f"{PLUGIN_SERVER}, {RELAY}, or of the relay only {', '.join(RELAY_PARTS)} "
+        "(default: everything)",
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row (default 3)")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="measure the proxy against itself in place of the relay: how much chance there is",
+    )
     options = parser.parse_args()
-    print(plugin_server.table(plugin_server.measure(options.seconds)))
+    if PLUGIN_SERVER in options.parts:
+        print(plugin_server.table(plugin_server.measure(options.seconds)), end="\n\n")
+    relay = [part for part in options.parts if part != PLUGIN_SERVER]
+    if relay:
+        _relay([part for part in relay if part != RELAY], options.seconds, options.control)
+
+
+def _relay(chosen: list[str], seconds: float, control: bool) -> None:
+    pinned.pin(processes.LAST_CORE)
+    if not chosen or cases.BY_NAME.keys() & set(chosen):
+        _print(report.rows(measure.rows(chosen, seconds, control=control), seconds))
+    if not chosen or {cases.UPLOAD, cases.DOWNLOAD} & set(chosen):
+        _print(report.transfers(measure.transfers(chosen, control=control)))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+    print()
 
 
 if __name__ == "__main__":
