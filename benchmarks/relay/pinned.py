@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager
 
 import uvloop
 
-
 CAN_PIN = hasattr(os, "sched_setaffinity")
 CORES = sorted(os.sched_getaffinity(0)) if CAN_PIN else list(range(os.cpu_count() or 1))
 """Those that this process may use."""
