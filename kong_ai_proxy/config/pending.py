@@ -35,10 +35,6 @@ def _provider(name: str) -> Pending:
     )
 
 
-def _route_type(name: str) -> Pending:
-    return Pending(f"route_type {name}", "route_type", lambda _, target: target.route_type == name)
-
-
 def _llm_format(name: str) -> Pending:
     return Pending(
         f"llm_format {name}",
@@ -46,11 +42,6 @@ def _llm_format(name: str) -> Pending:
         lambda config, _: config.llm_format == name,
         of_target=False,
     )
-
-
-def _logging(name: str) -> Pending:
-    field = f"logging.{name}"
-    return Pending(field, field, lambda _, target: bool(getattr(target.logging, name)))
 
 
 def _auth(name: str) -> Pending:
@@ -92,24 +83,11 @@ PENDING: tuple[Pending, ...] = (
     _provider("ollama"),
     _provider("vllm"),
     _provider("xai"),
-    _route_type("audio/v1/audio/speech"),
-    _route_type("audio/v1/audio/transcriptions"),
-    _route_type("audio/v1/audio/translations"),
-    _route_type("image/v1/images/edits"),
-    _route_type("image/v1/images/generations"),
-    _route_type("llm/v1/assistants"),
-    _route_type("llm/v1/batches"),
-    _route_type("llm/v1/files"),
-    _route_type("llm/v1/responses"),
-    _route_type("realtime/v1/realtime"),
-    _route_type("video/v1/videos/generations"),
     _llm_format("anthropic"),
     _llm_format("bedrock"),
     _llm_format("cohere"),
     _llm_format("gemini"),
     _llm_format("huggingface"),
-    _logging("log_payloads"),
-    _logging("log_statistics"),
     _auth("aws_access_key_id"),
     _auth("aws_secret_access_key"),
     _auth("azure_use_managed_identity"),

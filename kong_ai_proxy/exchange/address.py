@@ -13,23 +13,36 @@ from urllib.parse import unquote, urlsplit
 from kong_ai_proxy.config import Model
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest
-from kong_ai_proxy.formats.openai import PRESERVE
+from kong_ai_proxy.exchange.subpath import Subpath
+from kong_ai_proxy.formats.openai import OPERATIONS, PRESERVE
 from kong_ai_proxy.providers.base import Provider
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def address(provider: Provider, model: Model, route_type: str, request: ClientRequest) -> Address:
+def address(
+    provider: Provider, model: Model, route_type: str, request: ClientRequest, sub: Subpath
+) -> Address:
     """Where this request goes. `model` has its templates expanded.
 
     `upstream_url` replaces everything, its path and query included; without any path of its own
-    it gets the provider's. Raises Refused.
+    it gets the provider's. What the client wants below a collection follows. Raises Refused.
     """
-    own = _own_place(provider, model, route_type, request)
+    place = _own_place(provider, model, route_type, request)
     if model.options.upstream_url:
         given = split_url(model.options.upstream_url)
-        return given if given.path else given._replace(path=own.path)
-    return own
+        place = given if given.path else given._replace(path=place.path)
+    if not sub.collection:
+        return place
+    return place._replace(path=_below(place.path, route_type, sub))
+
+
+def _below(path: str, route_type: str, sub: Subpath) -> str:
+    """`path` is the first collection's; threads have theirs beside that of assistants."""
+    first = OPERATIONS[route_type].collections[0]
+    parent, _, last = path.rstrip("/").rpartition("/")
+    base = f"{parent}/{sub.collection}" if last == first else path.rstrip("/")
+    return base + sub.rest
 
 
 def _own_place(

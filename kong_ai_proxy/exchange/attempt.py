@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.config import Model, Target
-from kong_ai_proxy.exchange import privacy
+from kong_ai_proxy.exchange import answer, privacy, reading
 from kong_ai_proxy.exchange.address import address
-from kong_ai_proxy.exchange.conversion import (
-    BodyChanges,
-    Conversion,
-    OpenAIToOpenAI,
-    Untouched,
-)
+from kong_ai_proxy.exchange.conversion import Changes, Conversion, OpenAIToOpenAI, Untouched
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
-from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
-from kong_ai_proxy.formats import openai
+from kong_ai_proxy.exchange.form import Form, FormFields
+from kong_ai_proxy.exchange.messages import (
+    Action,
+    Address,
+    BodyFilter,
+    ClientRequest,
+    Event,
+    Fail,
+    Head,
+    Lost,
+    ResponseHead,
+    UpstreamRequest,
+)
+from kong_ai_proxy.exchange.outcome import RequestMode
+from kong_ai_proxy.exchange.subpath import Subpath, subpath
+from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.json_object import JsonObject
+from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 MODEL_HEADER = "x-kong-llm-model"
 DROPPED_HEADER = "x-kong-ai-dropped-params"
 MAX_MODEL_HEADER = 512
 """Longest value of MODEL_HEADER: the name may be the client's."""
+
+Content = JsonObject | Form | None
+"""The request's body as far as it is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +52,9 @@ class Rules:
 class Attempt:
     """One frozen client request x one target; never used twice, so nothing leaks into the next.
 
-    `body` is None where it was not read: route type `preserve` without a rule to check.
+    `start` gives the request to the provider. Where Kong carries it that is all; the relay goes on
+    with `feed`.
     """
-
-    __slots__ = ("_auth", "_body", "_conversion", "_model", "_request", "_route_type", "_rules")
 
     def __init__(
         self,
@@ -50,100 +62,158 @@ class Attempt:
         model: Model,
         rules: Rules,
         request: ClientRequest,
-        body: JsonObject | None,
+        content: Content,
+        *,
+        relayed: bool = False,
     ) -> None:
-        """`model` is the target's with its templates expanded."""
-        self._auth = target.auth
-        self._route_type = target.route_type
-        self._model = model
+        """`model` is the target's with its templates expanded. Raises Refused."""
+        self.target = target
+        self.model = model
+        self.relayed = relayed
+        self.answer: answer.Answer | None = None
+        self._realtime: reading.RealtimeReading | None = None
         self._rules = rules
         self._request = request
-        self._body = body
+        self._content = content
+        self._json = content.value if isinstance(content, JsonObject) else {}
+        self._operation = openai.OPERATIONS[target.route_type]
+        self._sub = self._subpath()
+        self._requested = self._first_requested()
+        self._dropped: tuple[str, ...] = ()
         self._conversion = self._choose_conversion()
 
+    def _subpath(self) -> Subpath:
+        if not self._operation.collections:
+            return Subpath("", "")
+        return subpath(self._request, self._operation)
+
     def _choose_conversion(self) -> Conversion:
-        if self._route_type == openai.PRESERVE:
+        if self.target.route_type == openai.PRESERVE or not self._operation.model:
             return Untouched()
-        always = self._rules.response_streaming == "always"
-        provider = PROVIDERS[self._model.provider]
-        return OpenAIToOpenAI(provider, self._model, self._route_type, always)
+        return OpenAIToOpenAI(
+            PROVIDERS[self.model.provider],
+            self.model,
+            self.target.route_type,
+            self._creates,
+            self._rules.response_streaming == "always",
+            self.relayed and self.target.logging.log_statistics,
+        )
 
     @property
-    def needs_response(self) -> bool:
-        """Whether the answer must be read or changed. False: Kong can carry it."""
-        return self._conversion.needs_response
+    def _creates(self) -> bool:
+        """Whether the request makes a new object, or an answer, of a model."""
+        if not self._operation.collections:
+            return True
+        first = self._operation.collections[0]
+        return self._request.method == "POST" and self._sub == Subpath(first, "")
+
+    # ---- the request
 
     def start(self) -> UpstreamRequest:
         """The request to the provider. Raises Refused."""
+        self._check_required_header()
         self._check_model()
         self._check_streaming()
-        changes = self._conversion.access(self._members())
+        changes = self._conversion.access(self._parameters())
+        self._dropped = changes.dropped
         credentials = self._credentials()
-        headers = {**credentials.headers, **self._subprotocols()}
-        place = self._address(credentials)
+        headers = {**credentials.headers, **self._subprotocols(), **self._accepted()}
+        place = self._address(credentials, changes)
         return UpstreamRequest(
-            method=self._request.method if self._route_type == openai.PRESERVE else "POST",
+            method=self._method(),
             address=place,
             set_headers={name: value for name, value in headers.items() if value},
             drop_headers=self._drop_headers(headers),
             body=self._changed_body(changes, credentials),
             secret_headers=self._secret_headers(headers),
             secret_query=self._secret_query(credentials, place.query),
-            response_headers=self._response_headers(changes),
+            response_headers=self._response_headers(),
         )
 
-    def _requested_model(self) -> str | None:
-        return openai.requested_model(self._body.value) if self._body else None
+    def _method(self) -> str:
+        """CRUD types keep it; elsewhere what has a body goes up as POST."""
+        operation = self._operation
+        kept = operation.collections or operation.any_body or operation.websocket
+        return self._request.method if kept else "POST"
+
+    def _parameters(self) -> Mapping[str, object]:
+        """What the client asks for by name: in its JSON, or for a WebSocket in its query."""
+        if self._operation.websocket:
+            return privacy.query_values(self._request.query)
+        return self._json
+
+    def _first_requested(self) -> str | None:
+        """The model that the client named, as far as it is known before a form has passed."""
+        return openai.requested_model(self._parameters())
+
+    def _check_required_header(self) -> None:
+        required = PROVIDERS[self.model.provider].required_headers.get(self.target.route_type)
+        if required is None:
+            return
+        name, value = required
+        listed = ",".join(self._request.headers.get(name, ())).split(",")
+        if value not in (each.strip() for each in listed):
+            raise Refused(BAD_REQUEST, f"expected the header OpenAI-Beta: {value}")
 
     def _check_model(self) -> None:
-        requested = self._requested_model()
-        own = {self._model.name}
-        if self._route_type != openai.PRESERVE:  # which could not put the name for the alias
-            own.add(self._model.model_alias)
-        if self._model.name and requested is not None and requested not in own:
-            raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self._model.name}")
-        if not self._model.name and requested is None and self._route_type != openai.PRESERVE:
+        self._check_requested(self._requested)
+        if (
+            not self.model.name
+            and self._requested is None
+            and self.target.route_type in openai.NEED_MODEL
+        ):
             raise Refused(
                 BAD_REQUEST, "model parameter not found in request, nor in gateway configuration"
             )
 
+    def _check_requested(self, requested: str | None) -> None:
+        own = {self.model.name}
+        if self.target.route_type != openai.PRESERVE:  # could not put the name for the alias
+            own.add(self.model.model_alias)
+        if self.model.name and requested is not None and requested not in own:
+            raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self.model.name}")
+
     def _check_streaming(self) -> None:
-        streams = self._body is not None and openai.wants_stream(self._body.value)
-        if streams and self._rules.response_streaming == "deny":
+        in_query = privacy.query_values(self._request.query).get("stream", "").lower() == "true"
+        if openai.wants_stream(self._json) or (self._operation.collections and in_query):
+            self._refuse_stream_if_denied()
+
+    def _refuse_stream_if_denied(self) -> None:
+        if self._rules.response_streaming == "deny":
             raise Refused(BAD_REQUEST, "response streaming is not enabled for this LLM")
 
     def _credentials(self) -> sign.Credentials:
         try:
             return sign.static(
-                self._auth,
+                self.target.auth,
                 [name for name, values in self._request.headers.items() if any(values)],
                 [n for n, value in privacy.query_values(self._request.query).items() if value],
-                [n for n, value in self._members().items() if value],
+                [n for n, value in self._json.items() if value],
             )
         except sign.AuthError as error:
             raise Refused(SERVER_ERROR, str(error)) from None
 
-    def _members(self) -> Mapping[str, object]:
-        return self._body.value if self._body else {}
-
-    def _address(self, credentials: sign.Credentials) -> Address:
-        provider = PROVIDERS[self._model.provider]
-        found = address(provider, self._model, self._route_type, self._request)
-        own = privacy.joined(found.query, credentials.query)
+    def _address(self, credentials: sign.Credentials, changes: Changes) -> Address:
+        provider = PROVIDERS[self.model.provider]
+        found = address(provider, self.model, self.target.route_type, self._request, self._sub)
+        added = dict(credentials.query)
+        if self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
+            added.update((name, str(value)) for name, value in changes.members.items())
+        own = privacy.joined(found.query, added)
         client = privacy.without(self._request.query, self._dropped_query(own))
         return found._replace(query="&".join(part for part in (own, client) if part))
 
     def _dropped_query(self, own: str) -> set[str]:
         """The operator's parameters replace the client's; the client's credentials stay here."""
         dropped = set(privacy.query_values(own))
-        if sign.is_configured(self._auth):
+        if sign.is_configured(self.target.auth):
             dropped |= privacy.CREDENTIAL_QUERY - self._overridden()
         return dropped
 
     def _drop_headers(self, replaced: Mapping[str, str]) -> frozenset[str]:
         dropped = privacy.dropped_headers(
             self._request.headers,
-            credentials=sign.is_configured(self._auth),
+            credentials=sign.is_configured(self.target.auth),
             kept=self._overridden(),
             replaced=replaced,
         )
@@ -153,10 +223,19 @@ class Attempt:
     def _subprotocols(self) -> dict[str, str]:
         """Browsers offer the key as a WebSocket subprotocol, having no other way."""
         offered = self._request.headers.get("sec-websocket-protocol")
-        if not offered or not sign.is_configured(self._auth) or self._auth.allow_override:
+        auth = self.target.auth
+        if not offered or not sign.is_configured(auth) or auth.allow_override:
             return {}
         kept = privacy.subprotocols(offered)
         return {} if kept == ", ".join(offered) else {"sec-websocket-protocol": kept}
+
+    def _accepted(self) -> dict[str, str]:
+        """Only what the relay can undo is asked for, and nothing that delays a stream."""
+        if not self.relayed:
+            return {}
+        takes_gzip = coding.accepts(self._request.header("accept-encoding"), "gzip")
+        streams = openai.wants_stream(self._json) or self._rules.response_streaming == "always"
+        return {"accept-encoding": "gzip, identity" if takes_gzip and not streams else "identity"}
 
     def _secret_headers(self, headers: Mapping[str, str]) -> frozenset[str]:
         """Those that are set, and the client's own credentials where they pass."""
@@ -165,50 +244,152 @@ class Attempt:
 
     def _secret_query(self, credentials: sign.Credentials, query: str) -> frozenset[str]:
         """What is set, what the operator wrote into the URL, and the client's own that pass."""
-        url = self._model.options.upstream_url or ""
+        url = self.model.options.upstream_url or ""
         own = credentials.query.keys() | privacy.query_values(url.partition("?")[2]).keys()
-        client = privacy.CREDENTIAL_QUERY | {self._auth.param_name or ""}
+        client = privacy.CREDENTIAL_QUERY | {self.target.auth.param_name or ""}
         return frozenset(own | (privacy.query_values(query).keys() & client))
 
     def _overridden(self) -> set[str]:
         """Names under which the client may bring its own credential."""
-        if not self._auth.allow_override:
+        auth = self.target.auth
+        if not auth.allow_override:
             return set()
-        names = (self._auth.header_name, self._auth.param_name)
-        return {name.lower() for name in names if name}
+        return {name.lower() for name in (auth.header_name, auth.param_name) if name}
 
-    def _changed_body(self, changes: BodyChanges, credentials: sign.Credentials) -> bytes | None:
+    # ---- its body
+
+    def _changed_body(
+        self, changes: Changes, credentials: sign.Credentials
+    ) -> bytes | BodyFilter | None:
         members = {**changes.members, **credentials.body}
-        if not members:
-            return None
-        if self._route_type == openai.PRESERVE or self._body is None:
+        if isinstance(self._content, Form):
+            return self._changed_form(self._content, members, credentials)
+        if credentials.body and (self._operation.any_body or self._content is None):
             raise Refused(
                 SERVER_ERROR,
-                "auth.param_location 'body' cannot be used with route_type 'preserve', "
-                "which leaves the body as it is",
+                f"auth.param_location 'body' cannot be used with route_type "
+                f"'{self.target.route_type}' here: the body is left as it is",
             )
+        if not members or self._content is None:
+            return None
         try:
-            openai.check_names(self._body.value, credentials.body)
+            openai.check_names(self._json, credentials.body)
         except openai.FormatError as error:
             raise Refused(BAD_REQUEST, str(error)) from None
-        return self._body.edited(members)
+        return self._content.edited(members)
 
-    def _answering_model(self) -> str | None:
+    def _changed_form(
+        self, form: Form, members: Mapping[str, object], credentials: sign.Credentials
+    ) -> bytes | BodyFilter:
+        kept = frozenset(credentials.body if self.target.auth.allow_override else ())
+        texts = {name: str(value) for name, value in members.items()}
+        fields = FormFields(form.content_type, self._on_field, texts, kept=kept)
+        if form.data is None:
+            return fields
+        return fields.feed(form.data) + fields.end()
+
+    def _on_field(self, name: str, value: str) -> None:
+        if name == "model" and value:
+            self._requested = value
+            self._check_requested(value)
+        elif name == "stream" and value.strip().lower() in ("true", "1"):
+            self._refuse_stream_if_denied()
+
+    # ---- the answer
+
+    def feed(self, event: Event) -> Iterator[Action]:
+        """What to do about what came from the provider. To be followed to its end, lazily."""
+        if isinstance(event, Head):
+            yield from self._head(event.head)
+        elif self.answer is not None:
+            yield from self.answer.feed(event)
+        elif isinstance(event, Lost):
+            yield answer.no_answer(event)
+
+    def _head(self, head: ResponseHead) -> Iterator[Action]:
+        try:
+            self.answer = answer.Answer(
+                head, self._request, self._reading(head), self._response_headers()
+            )
+        except Refused as refused:
+            yield Fail("invalid_header", refused.message, refused)
+            return
+        yield from self.answer.commit()
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether the configuration wants to know what became of the request."""
+        return self.target.logging.log_statistics or self.target.logging.log_payloads
+
+    def _reading(self, head: ResponseHead) -> reading.Reading | None:
+        logging = self.target.logging
+        if not self.is_logged:
+            return None
+        if answer.is_event_stream(head):
+            asked = openai.wants_usage(self._json) or not logging.log_statistics
+            return reading.stream(
+                self.target.route_type, keep=logging.log_payloads, strip_usage=not asked
+            )
+        return reading.one_shot(self.target.route_type, keep=logging.log_payloads)
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the client asks for a WebSocket."""
+        return self._operation.websocket
+
+    def open_realtime(self) -> reading.RealtimeReading | None:
+        """Who reads the WebSocket's messages from now on, if anybody does."""
+        if self.is_logged:
+            self._realtime = reading.realtime(keep=self.target.logging.log_payloads)
+        return self._realtime
+
+    @property
+    def reading(self) -> reading.Reading | reading.RealtimeReading | None:
+        """What is known of the answer, as far as it has passed by."""
+        return self._realtime or (self.answer.reading if self.answer else None)
+
+    @property
+    def mode(self) -> RequestMode:
+        """How the answer came."""
+        if self._operation.websocket:
+            return "realtime"
+        return "stream" if self.answer and self.answer.is_stream else "oneshot"
+
+    @property
+    def request_model(self) -> str | None:
         """What the provider is asked for; `preserve` only knows what the client wrote."""
-        requested = self._requested_model()
-        if self._route_type == openai.PRESERVE:
-            return requested
-        return self._model.name or requested
+        if self.target.route_type == openai.PRESERVE or not self._operation.model:
+            return self._requested
+        return self.model.name or self._requested
 
-    def _response_headers(self, changes: BodyChanges) -> dict[str, str]:
+    def usage(self) -> Usage | None:
+        """What the answer has used, as far as it has passed by."""
+        found = self.reading.usage if self.reading else None
+        if found is None or not found.estimated:
+            return found
+        prompt = openai.estimated_prompt_tokens(self._json)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=found.completion_tokens,
+            total_tokens=prompt + found.completion_tokens,
+            estimated=True,
+        )
+
+    def request_payload(self) -> str | None:
+        """The client's JSON for the log, where it was read."""
+        if not isinstance(self._content, JsonObject):
+            return None
+        return self._content.raw.decode("utf-8", "replace")
+
+    def _response_headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
-        name = self._answering_model()
+        name = self.request_model
         wanted = self._rules.model_name_header or "kong-debug" in self._request.headers
         if name and wanted:
-            text = _header_text(f"{self._model.provider}/{name}")
+            text = _header_text(f"{self.model.provider}/{name}")
             headers[MODEL_HEADER] = text[:MAX_MODEL_HEADER]
-        if changes.dropped:
-            headers[DROPPED_HEADER] = ", ".join(changes.dropped)
+        if self._dropped:
+            headers[DROPPED_HEADER] = ", ".join(self._dropped)
         return headers
 
 

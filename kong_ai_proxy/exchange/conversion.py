@@ -1,4 +1,4 @@
-"""Client format x upstream format: what has to change in a body on its way to the provider."""
+"""Client format x upstream format: what has to change in a request on its way to the provider."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from kong_ai_proxy.providers.base import Provider
 
 
 @dataclass(frozen=True, slots=True)
-class BodyChanges:
-    """Members to set or take out of the client's JSON, and which of its parameters were dropped."""
+class Changes:
+    """Members to set or take out of the client's JSON object or form, and which of its parameters
+    were dropped."""
 
     members: Mapping[str, object] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
@@ -23,23 +24,17 @@ class BodyChanges:
 class Conversion(Protocol):
     """Fresh for each attempt. Its methods have the names of Kong's phases."""
 
-    @property
-    def needs_response(self) -> bool:
-        """Whether the provider's answer has to be read or changed. If not, Kong carries it."""
-
-    def access(self, body: Mapping[str, object]) -> BodyChanges:
+    def access(self, body: Mapping[str, object]) -> Changes:
         """What to change in the client's body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Untouched:
-    """Route type `preserve`: nothing is changed on either way."""
+    """Nothing is changed."""
 
-    needs_response: bool = False
-
-    def access(self, body: Mapping[str, object]) -> BodyChanges:
+    def access(self, body: Mapping[str, object]) -> Changes:
         """Nothing."""
-        return BodyChanges()
+        return Changes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +44,23 @@ class OpenAIToOpenAI:
     provider: Provider
     model: Model
     route_type: str
+    creates: bool
+    """Whether the request makes something new, for which the configuration has defaults."""
     always_stream: bool
-    needs_response: bool = False
+    counts_usage: bool
+    """Whether somebody here wants to know what a stream has used."""
 
-    def access(self, body: Mapping[str, object]) -> BodyChanges:
+    def access(self, body: Mapping[str, object]) -> Changes:
         """Model, defaults from the configuration, and what the provider would refuse."""
         members: dict[str, object] = {}
-        if self.model.name and body.get("model") != self.model.name:
+        requested = body.get("model")
+        if self.model.name and requested != self.model.name and (self.creates or requested):
             members["model"] = self.model.name
         if self.route_type == openai.EMBEDDINGS:
             self._default(members, body, "dimensions", self.model.options.embeddings_dimensions)
-        else:
+        elif self.route_type in openai.TEXT_ROUTE_TYPES and self.creates:
             self._text_generation(members, body)
-        return BodyChanges(members, self._drop_refused(members, body))
+        return Changes(members, self._drop_refused(members, body))
 
     def _text_generation(self, members: dict[str, object], body: Mapping[str, object]) -> None:
         options = self.model.options
@@ -71,9 +70,28 @@ class OpenAIToOpenAI:
         self._limit_tokens(members, body)
         if self.always_stream and body.get("stream") is not True:
             members["stream"] = True
+        if self.always_stream or openai.wants_stream(body):
+            self._ask_for_usage(members, body)
+
+    def _ask_for_usage(self, members: dict[str, object], body: Mapping[str, object]) -> None:
+        """Have the stream end with its usage (chat reference, `stream_options`). Responses always
+        tell it."""
+        options = body.get("stream_options") or {}
+        if (
+            self.counts_usage
+            and self.provider.usage_on_request
+            and self.route_type != openai.RESPONSES
+            and isinstance(options, dict)
+            and not openai.wants_usage(body)
+        ):
+            members["stream_options"] = {**options, "include_usage": True}
 
     def _limit_tokens(self, members: dict[str, object], body: Mapping[str, object]) -> None:
         """`max_tokens` under the name the model takes, the client's value before the default."""
+        if self.route_type == openai.RESPONSES:
+            limit = self.model.options.max_tokens
+            self._default(members, body, "max_output_tokens", limit)
+            return
         if body.get("max_completion_tokens") is not None:
             return
         if not self._takes_completion_tokens(body):

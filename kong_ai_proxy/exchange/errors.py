@@ -11,7 +11,11 @@ METHOD_NOT_ALLOWED = 405
 CONTENT_TOO_LARGE = 413
 UNSUPPORTED_MEDIA_TYPE = 415
 HEADERS_TOO_LARGE = 431
+UPGRADE_REQUIRED = 426
 SERVER_ERROR = 500
+BAD_GATEWAY = 502
+SERVICE_UNAVAILABLE = 503
+GATEWAY_TIMEOUT = 504
 
 
 class Refused(Exception):  # noqa: N818 - an outcome for the client, not a fault of the program
@@ -25,8 +29,13 @@ class Refused(Exception):  # noqa: N818 - an outcome for the client, not a fault
 
     def answer(self) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers of the answer, with OpenAI's error shape."""
-        body = orjson.dumps({"error": {"message": printable(self.message)}})
+        body = error_body(self.message)
         return self.status, body, {"content-type": "application/json", **self.headers}
+
+
+def error_body(message: str) -> bytes:
+    """An error as JSON in OpenAI's shape."""
+    return orjson.dumps({"error": {"message": printable(message)}})
 
 
 def printable(text: str) -> str:

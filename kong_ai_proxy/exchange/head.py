@@ -58,3 +58,16 @@ def _listed(request: ClientRequest, name: str) -> list[str]:
     """The elements of a header that is a list (RFC 9110 section 5.6.1), in lower case."""
     values = ",".join(request.headers.get(name, ()))
     return [element.strip().lower() for element in values.split(",")]
+
+
+def is_form(request: ClientRequest) -> bool:
+    """Whether the body is a form of several parts (RFC 7578)."""
+    types = request.headers.get("content-type", ())
+    first = types[0].partition(";")[0].strip().lower() if types else ""
+    return len(types) == 1 and first == "multipart/form-data"
+
+
+def is_encoded(request: ClientRequest) -> bool:
+    """Whether the body is compressed, so that nobody here could look at it."""
+    encodings = request.headers.get("content-encoding", ())
+    return any(each.strip().lower() not in ("", "identity") for each in encodings)

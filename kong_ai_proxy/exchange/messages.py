@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
+
+from kong_ai_proxy.exchange.errors import Refused
 
 Headers = Mapping[str, tuple[str, ...]]
 
@@ -25,6 +27,8 @@ class ClientRequest:
     headers: Headers = field(default_factory=dict)
     captures: Mapping[str, str] = field(default_factory=dict)
     """The named captures of the route's path."""
+    route_path: str = ""
+    """The route's path prefix that matched, where it is needed; "" for none."""
 
     def header(self, name: str) -> str | None:
         """The first value of a header, by its lower-case name."""
@@ -49,12 +53,22 @@ class Address(NamedTuple):
     query: str = ""
 
 
+class BodyFilter(Protocol):
+    """Changes a body piece by piece."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What goes on of this piece and of what was held back before. Raises Refused."""
+
+    def end(self) -> bytes:
+        """What is left once the client has sent all. Raises Refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRequest:
     """What goes to the provider, told as changes to what the client sent.
 
     Kong, or whoever carries it, sends the client's request with these changes. `body` is None
-    where the client's body goes on as it is.
+    where the client's body goes on as it is; a filter changes it while it passes.
     """
 
     method: str
@@ -62,10 +76,103 @@ class UpstreamRequest:
     set_headers: Mapping[str, str]
     drop_headers: frozenset[str]
     """Lower-case names that the client sent and the provider must not see."""
-    body: bytes | None = None
+    body: bytes | BodyFilter | None = None
     secret_headers: frozenset[str] = frozenset()
     """Names in `set_headers` whose value must not be logged."""
     secret_query: frozenset[str] = frozenset()
     """Names in the query whose value must not be logged."""
     response_headers: Mapping[str, str] = field(default_factory=dict)
     """Headers to add to the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status and headers of an answer, in their order; names in lower case."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, by its lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+Criterion = Literal["error", "timeout", "invalid_header"]
+"""What went wrong between us and the provider, in the words of `failover_criteria`."""
+
+
+# What happens to a request that was sent, in this order: Head, Data any number of times, End; or
+# Lost in place of any of them.
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The provider has answered."""
+
+    head: ResponseHead
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A piece of the answer's body, as it came off the wire."""
+
+    chunk: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The answer is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """There will be no answer, or no more of it."""
+
+    criterion: Criterion
+    reason: str
+    """For logs. Holds no secret."""
+
+
+Event = Head | Data | End | Lost
+
+
+# What is to be done then, in this order: Commit, Emit any number of times, Finish or Abort; or Fail
+# in place of all.
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Answer the client with this head. From here on there is no other target."""
+
+    head: ResponseHead
+    length: int | None
+    """Of the body in bytes, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Send this to the client."""
+
+    chunk: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The answer is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """The answer breaks off: the client must not take it for complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """This target did not do. `answer` is for the client if there is no other one."""
+
+    criterion: Criterion
+    reason: str
+    answer: Refused
+
+
+Action = Commit | Emit | Finish | Abort | Fail

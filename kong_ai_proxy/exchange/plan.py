@@ -2,46 +2,98 @@
 
 from __future__ import annotations
 
+import enum
+
+from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates
-from kong_ai_proxy.config import Config, Target
+from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
 from kong_ai_proxy.config.pending import pending
-from kong_ai_proxy.exchange import head
-from kong_ai_proxy.exchange.attempt import Attempt, Rules
+from kong_ai_proxy.exchange import head, privacy
+from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
 from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
     CONTENT_TOO_LARGE,
     METHOD_NOT_ALLOWED,
     SERVER_ERROR,
     UNSUPPORTED_MEDIA_TYPE,
+    UPGRADE_REQUIRED,
     Refused,
 )
+from kong_ai_proxy.exchange.form import Form
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.templates import ModelTemplate
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_object import JsonError, JsonObject
 
+_CRUD_METHODS = ("DELETE", "GET", "HEAD", "POST")
+
+
+class Body(enum.Enum):
+    """What has to be done with a request's body."""
+
+    PASS = enum.auto()
+    """Nothing: it goes on as it comes, if there is one."""
+    READ = enum.auto()
+    """It is read whole, at most `Plan.max_body`."""
+    WATCH = enum.auto()
+    """A form whose fields are looked at while it passes, which only the relay can."""
+
 
 class Plan:
     """What one plugin configuration does with a request."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, plugin_id: str | None = None) -> None:
+        """`plugin_id` is Kong's, for logs."""
+        self.config = config
+        self.plugin_id = plugin_id
         self._pending = pending(config)
         self._rules = Rules(config.response_streaming, config.model_name_header)
         self._templates = {id(target): ModelTemplate(target.model) for target in config.targets}
-        route_types = {target.route_type for target in config.targets}
-        self._is_json_only = bool(route_types & openai.JSON_ROUTE_TYPES)
-        self.reads_body = route_types != {openai.PRESERVE} or _has_rules(config)
-        """Whether bodies are read: route type `preserve` alone needs that only for a rule."""
-        self.uses_path = openai.PRESERVE in route_types
+        route_types: set[str] = {target.route_type for target in config.targets}
+        operations = [openai.OPERATIONS[route_type] for route_type in route_types]
+        self._takes_json = any(operation.json for operation in operations)
+        self._takes_form = any(operation.form for operation in operations)
+        self._takes_any = all(operation.any_body for operation in operations)
+        self._is_crud = all(operation.collections for operation in operations)
+        self._is_websocket = all(operation.websocket for operation in operations)
+        self._is_json_only = all(operation.always_read for operation in operations)
+        self._has_rules = _has_rules(config)
+        self._form_rules = _form_rules(config)
+        self.needs_response = any(map(_logs, config.targets))
+        """Whether every answer has to be read, so that the relay carries every request."""
+        self.prefers_relay = self.needs_response or any(map(_has_secret_query, config.targets))
+        """Whether the relay carries every request where there is one. nginx writes the whole URL
+        of a request that fails into its error log, a key in the query with it."""
+        self.reads_body = self._reads_body(route_types)
+        """Whether a body, if there is one, is read whole. False also where that depends on it."""
+        self.uses_path = self._takes_any or any(op.collections for op in operations)
         """Whether the client's path is needed: other route types have the provider's."""
+        self.uses_route = any(op.collections for op in operations)
+        """Whether the route's own path may be needed."""
         self.uses_captures = any("uri_captures" in t.sources for t in self._templates.values())
         """Whether the named captures of the route's path are needed."""
+
+    def _reads_body(self, route_types: set[str]) -> bool:
+        if self._takes_form or self._is_websocket:
+            return False
+        if self._takes_any:
+            return self._has_rules
+        known = any(openai.OPERATIONS[route_type].always_read for route_type in route_types)
+        has_defaults = bool(route_types & openai.TEXT_ROUTE_TYPES)
+        return known or has_defaults or self._has_rules or self.needs_response
 
     @property
     def max_body(self) -> int:
         """The largest body that is read, in bytes; 0: any."""
-        return self._config.max_request_body_size
+        return self.config.max_request_body_size
+
+    @property
+    def timeouts(self) -> tuple[float, float, float] | None:
+        """Seconds to connect, to write and to read a piece; None where the Service has them."""
+        if not isinstance(self.config, AiProxyAdvanced):
+            return None
+        own = self.config.balancer
+        return own.connect_timeout / 1000, own.write_timeout / 1000, own.read_timeout / 1000
 
     def check_available(self) -> None:
         """Raise Refused (500) for a configuration that this version cannot serve."""
@@ -51,29 +103,74 @@ class Plan:
     def check_head(self, request: ClientRequest) -> None:
         """Raise Refused for a request whose head is reason enough."""
         head.check(request)
-        if not self.reads_body:
+        if self._takes_any and not self._has_rules:
             return
-        if head.asks_upgrade(request):
+        upgrades = head.asks_upgrade(request)
+        if self._is_websocket:
+            _check_handshake(request, upgrades)
+        elif upgrades:
             raise Refused(BAD_REQUEST, "expected a plain request: no Upgrade on this route")
-        if self._is_json_only and request.method == "HEAD":
-            raise _no_body(request.method)
-        if request.has_body and not head.is_json(request):
-            raise _not_json()
-        self._check_length(head.content_length(request))
+        elif self._is_crud:
+            if request.method not in _CRUD_METHODS:
+                raise _not_allowed(request.method, _CRUD_METHODS)
+        elif not self._takes_any and request.method == "HEAD":
+            raise self._no_body(request.method)
+        if request.has_body:
+            self._check_content(request)
+
+    def _check_content(self, request: ClientRequest) -> None:
+        if self._is_websocket:
+            raise Refused(BAD_REQUEST, "expected a WebSocket handshake without a body")
+        if not self._fits(request):
+            raise Refused(UNSUPPORTED_MEDIA_TYPE, self._expected())
+        if self.body(request) is Body.READ:
+            self._check_length(head.content_length(request))
+
+    def _fits(self, request: ClientRequest) -> bool:
+        if self._takes_form and head.is_form(request):
+            return not (head.is_encoded(request) and self.body(request) is Body.WATCH)
+        return (self._takes_json or self._takes_any) and head.is_json(request)
+
+    def _expected(self) -> str:
+        forms = [
+            "content-type: application/json" if self._takes_json or self._takes_any else "",
+            "content-type: multipart/form-data" if self._takes_form else "",
+        ]
+        return "expected an uncompressed body in UTF-8 with " + " or ".join(filter(None, forms))
 
     def _check_length(self, length: int) -> None:
         if self.max_body and length > self.max_body:
             raise too_large()
 
-    def attempt(self, request: ClientRequest, body: bytes | None) -> Attempt:
-        """The attempt for this request; `body` is None unless `reads_body`. Raises Refused."""
+    def body(self, request: ClientRequest) -> Body:
+        """What has to be done with the body of this request, whose head is in order."""
+        if self._is_websocket:
+            return Body.PASS
+        if self._takes_form and head.is_form(request):
+            if not self._form_rules:
+                return Body.PASS
+            return Body.WATCH if len(self.config.targets) == 1 else Body.READ
+        if self.reads_body:
+            return Body.READ
+        needed = self._has_rules or self.needs_response
+        return Body.READ if self._takes_json and needed and request.has_body else Body.PASS
+
+    def needs_relay(self, request: ClientRequest) -> bool:
+        """Whether Kong alone cannot carry this request, whose head is in order."""
+        form = self._form_rules and self._takes_form and head.is_form(request)
+        return self.needs_response or form
+
+    def attempt(
+        self, request: ClientRequest, body: bytes | None, *, relayed: bool = False
+    ) -> Attempt:
+        """The attempt for this request; `body` is None unless it had to be read. Raises Refused."""
         try:
-            parsed = self._parsed(request, body) if body is not None else None
-            target = self._target(parsed)
-            if parsed and target.route_type in openai.JSON_ROUTE_TYPES:
-                openai.check_shape(parsed.value, target.route_type)
+            content = self._content(request, body)
+            target = self._target(request, content)
+            if isinstance(content, JsonObject):
+                openai.check_shape(content.value, target.route_type)
             model = self._templates[id(target)].resolve(request)
-            return Attempt(target, model, self._rules, request, parsed)
+            return Attempt(target, model, self._rules, request, content, relayed=relayed)
         except JsonError as error:
             raise Refused(
                 BAD_REQUEST, f"request body doesn't contain valid prompts: {error}"
@@ -81,22 +178,31 @@ class Plan:
         except (openai.FormatError, UnknownModelError) as error:
             raise Refused(BAD_REQUEST, str(error)) from None
 
-    def _parsed(self, request: ClientRequest, body: bytes) -> JsonObject | None:
+    def _content(self, request: ClientRequest, body: bytes | None) -> Content:
         """HTTP/2 need not announce a body, so what the head said is looked at again."""
+        if body is None:
+            watched = self.body(request) is Body.WATCH
+            return Form(request.header("content-type") or "") if watched else None
         self._check_length(len(body))
-        if not body and not self._is_json_only:
+        if not body and (self._is_crud or self._takes_any):
             return None
         if not body and request.method != "POST":
-            raise _no_body(request.method)
-        if body and not head.is_json(request):
-            raise _not_json()
+            raise self._no_body(request.method)
+        if body and not self._fits(request):
+            raise Refused(UNSUPPORTED_MEDIA_TYPE, self._expected())
+        if self._takes_form and head.is_form(request):
+            return Form(request.header("content-type") or "", body)
         parsed = JsonObject(body)
         openai.check_names(parsed.value)
         return parsed
 
-    def _target(self, body: JsonObject | None) -> Target:
-        requested = openai.requested_model(body.value) if body else None
-        found = candidates(self._config.targets, requested)
+    def _no_body(self, method: str) -> Refused:
+        kind = "JSON" if self._takes_json else "multipart/form-data"
+        message = f"{method} without a body: expected POST with a {kind} body"
+        return Refused(METHOD_NOT_ALLOWED, message, {"allow": "POST"})
+
+    def _target(self, request: ClientRequest, content: Content) -> Target:
+        found = candidates(self.config.targets, self._requested(request, content))
         if len(found) > 1:
             raise Refused(
                 SERVER_ERROR,
@@ -106,6 +212,15 @@ class Plan:
             )
         return found[0]
 
+    def _requested(self, request: ClientRequest, content: Content) -> str | None:
+        if isinstance(content, JsonObject):
+            return openai.requested_model(content.value)
+        if isinstance(content, Form):
+            return content.model() if content.data is not None else None
+        if self._is_websocket:
+            return privacy.query_values(request.query).get("model") or None
+        return None
+
 
 def too_large() -> Refused:
     """The refusal of a body over `max_request_body_size`."""
@@ -113,17 +228,44 @@ def too_large() -> Refused:
 
 
 def _has_rules(config: Config) -> bool:
-    names = (target.model.name or target.model.model_alias for target in config.targets)
-    return any(names) or config.response_streaming == "deny"
+    """Whether something in a JSON body decides or has to change."""
+    named = [t for t in config.targets if openai.OPERATIONS[t.route_type].model]
+    names = (target.model.name or target.model.model_alias for target in named)
+    return any(names) or config.response_streaming == "deny" or any(map(_body_auth, config.targets))
 
 
-def _no_body(method: str) -> Refused:
-    message = f"{method} without a body: expected POST with a JSON body"
-    return Refused(METHOD_NOT_ALLOWED, message, {"allow": "POST"})
+def _form_rules(config: Config) -> bool:
+    """Whether something in a form does."""
+    with_model = [t for t in config.targets if openai.OPERATIONS[t.route_type].model]
+    wants = any(t.model.name or t.model.model_alias or _logs(t) for t in with_model)
+    denies = bool(with_model) and config.response_streaming == "deny"
+    return wants or denies or any(map(_body_auth, config.targets))
 
 
-def _not_json() -> Refused:
-    return Refused(
-        UNSUPPORTED_MEDIA_TYPE,
-        "expected an uncompressed body in UTF-8 with content-type: application/json",
-    )
+def _body_auth(target: Target) -> bool:
+    return bool(target.auth.param_name) and target.auth.param_location == "body"
+
+
+def _logs(target: Target) -> bool:
+    return target.logging.log_statistics or target.logging.log_payloads
+
+
+def _has_secret_query(target: Target) -> bool:
+    """Whether a credential goes into the URL."""
+    url = target.model.options.upstream_url or ""
+    named = privacy.query_values(url.partition("?")[2]).keys() & privacy.CREDENTIAL_QUERY
+    in_query = bool(target.auth.param_name) and target.auth.param_location == "query"
+    return bool(named) or (in_query and sign.is_configured(target.auth))
+
+
+def _check_handshake(request: ClientRequest, upgrades: bool) -> None:
+    """RFC 6455 section 4.1."""
+    if request.method != "GET":
+        raise _not_allowed(request.method, ("GET",))
+    if not upgrades or (request.header("upgrade") or "").lower() != "websocket":
+        raise Refused(UPGRADE_REQUIRED, "expected a WebSocket handshake", {"upgrade": "websocket"})
+
+
+def _not_allowed(method: str, allowed: tuple[str, ...]) -> Refused:
+    expected = ", ".join(allowed)
+    return Refused(METHOD_NOT_ALLOWED, f"{method}: expected {expected}", {"allow": expected})

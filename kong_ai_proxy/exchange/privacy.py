@@ -65,6 +65,34 @@ def dropped_headers(
     }
 
 
+# The connection's own (RFC 9110 section 7.6.1), what nginx takes as an order, what would speak for
+# Kong, and cookies: the provider's session with whoever asks must not become the client's.
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_ANSWER_PREFIXES = ("x-kong-", "x-accel-")
+
+
+def stays_behind(name: str) -> bool:
+    """Whether this lower-case header of a provider's answer does not go to the client."""
+    return name in _HOP_BY_HOP or name == "set-cookie" or name.startswith(_ANSWER_PREFIXES)
+
+
+def is_hop_by_hop(name: str) -> bool:
+    """Whether this lower-case header is for one connection only."""
+    return name in _HOP_BY_HOP
+
+
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
 

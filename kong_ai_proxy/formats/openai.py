@@ -1,23 +1,81 @@
-"""OpenAI's wire format, as far as a request that stays in it needs: which operation a body asks
-for, and the few fields that a gateway may have to change.
+"""OpenAI's wire format, as far as a request that stays in it needs: which operations a route type
+has, which one a body asks for, and the few fields that a gateway may have to change.
 
-Field names: https://platform.openai.com/docs/api-reference (chat, completions, embeddings).
+Operations and field names: https://platform.openai.com/docs/api-reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 CHAT = "llm/v1/chat"
 COMPLETIONS = "llm/v1/completions"
 EMBEDDINGS = "llm/v1/embeddings"
+FILES = "llm/v1/files"
+BATCHES = "llm/v1/batches"
+ASSISTANTS = "llm/v1/assistants"
+RESPONSES = "llm/v1/responses"
+SPEECH = "audio/v1/audio/speech"
+TRANSCRIPTIONS = "audio/v1/audio/transcriptions"
+TRANSLATIONS = "audio/v1/audio/translations"
+IMAGE_GENERATIONS = "image/v1/images/generations"
+IMAGE_EDITS = "image/v1/images/edits"
+VIDEOS = "video/v1/videos/generations"
+REALTIME = "realtime/v1/realtime"
 PRESERVE = "preserve"
 
-JSON_ROUTE_TYPES = frozenset({CHAT, COMPLETIONS, EMBEDDINGS})
-"""Route types whose request is one JSON object that is read."""
 
-TEXT_ROUTE_TYPES = frozenset({CHAT, COMPLETIONS})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What requests of one route type look like."""
+
+    json: bool = False
+    """A JSON object is a possible body."""
+    form: bool = False
+    """multipart/form-data is a possible body."""
+    any_body: bool = False
+    """Any body is possible, of which nothing is known."""
+    collections: tuple[str, ...] = ()
+    """For create, read, update and delete: the path segments after which ids come, the one at which
+    the route type's own objects are made first. Method and rest of the path go on to the
+    provider."""
+    model: bool = True
+    """A request that creates something names a model."""
+    websocket: bool = False
+
+    @property
+    def always_read(self) -> bool:
+        """Whether the body is looked at even where no rule asks for it."""
+        return self.json and not self.form and not self.collections
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    CHAT: Operation(json=True),
+    COMPLETIONS: Operation(json=True),
+    EMBEDDINGS: Operation(json=True),
+    SPEECH: Operation(json=True),
+    IMAGE_GENERATIONS: Operation(json=True),
+    IMAGE_EDITS: Operation(json=True, form=True),
+    TRANSCRIPTIONS: Operation(form=True),
+    TRANSLATIONS: Operation(form=True),
+    RESPONSES: Operation(json=True, collections=("responses",)),
+    FILES: Operation(form=True, collections=("files",), model=False),
+    BATCHES: Operation(json=True, collections=("batches",), model=False),
+    ASSISTANTS: Operation(json=True, collections=("assistants", "threads", "vector_stores")),
+    VIDEOS: Operation(json=True, form=True, collections=("videos",)),
+    REALTIME: Operation(websocket=True),
+    PRESERVE: Operation(any_body=True),
+}
+
+TEXT_ROUTE_TYPES = frozenset({CHAT, COMPLETIONS, RESPONSES})
 """Route types that generate text: they stream and take sampling parameters."""
+
+NEED_MODEL = frozenset({CHAT, COMPLETIONS, EMBEDDINGS})
+"""Route types whose every request needs a model, the client's or the configured one."""
+
+ASSISTANTS_BETA = "assistants=v2"
+"""The value of the header `OpenAI-Beta` without which OpenAI refuses the Assistants API."""
 
 
 class FormatError(ValueError):
@@ -25,7 +83,12 @@ class FormatError(ValueError):
 
 
 def check_shape(body: Mapping[str, object], route_type: str) -> None:
-    """Raise FormatError unless `body` is a request of `route_type`, with Kong's texts."""
+    """Raise FormatError unless `body` is a request of `route_type`, with Kong's texts.
+
+    Route types without a text of Kong's are left to the provider.
+    """
+    if route_type not in _EXPECTED:
+        return
     found = _shapes(body)
     if CHAT in found and COMPLETIONS in found:
         raise FormatError("request matches multiple LLM request formats")
@@ -67,11 +130,13 @@ _READ = frozenset(
         "dimensions",
         "input",
         "max_completion_tokens",
+        "max_output_tokens",
         "max_tokens",
         "messages",
         "model",
         "prompt",
         "stream",
+        "stream_options",
         "temperature",
         "top_k",
         "top_p",
@@ -97,6 +162,12 @@ def wants_stream(body: Mapping[str, object]) -> bool:
     return bool(body.get("stream"))
 
 
+def wants_usage(body: Mapping[str, object]) -> bool:
+    """Whether the client asked for the usage at the end of its stream."""
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
 def requested_model(body: Mapping[str, object]) -> str | None:
     """The model that the client named; None for none, null or "".
 
@@ -108,3 +179,23 @@ def requested_model(body: Mapping[str, object]) -> str | None:
     if not isinstance(model, str):
         raise FormatError("expected 'model' to be a string")
     return model
+
+
+_WORD_TOKENS = 1.8
+"""Tokens to a word, as Kong estimates them for a stream."""
+
+
+def estimated_prompt_tokens(body: Mapping[str, object]) -> int:
+    """About how many tokens the texts of a chat's messages or a prompt are."""
+    words = sum(len(text.split()) for text in _texts(body.get("messages") or body.get("prompt")))
+    return round(words * _WORD_TOKENS)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        yield from _texts(value.get("content") or value.get("text"))

@@ -1,7 +1,7 @@
 """The access phase: what the plugins do with a request, told through Kong's PDK.
 
 Written in kong-pdk's shape (a class with `__init__(config)` and `access(kong)`), so that the stock
-`kong-python-pluginserver --no-lua-style` can load it as well.
+`kong-python-pluginserver --no-lua-style` can load it as well, for what Kong alone can carry.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from typing import Any, ClassVar
 
 from kong_ai_proxy import config
 from kong_ai_proxy.exchange.address import DEFAULT_PORTS
-from kong_ai_proxy.exchange.errors import HEADERS_TOO_LARGE, SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
-from kong_ai_proxy.exchange.plan import Plan, too_large
-from kong_ai_proxy.exchange.privacy import first_values, redacted
+from kong_ai_proxy.exchange.plan import Body, Plan, too_large
+from kong_ai_proxy.exchange.privacy import (
+    CREDENTIAL_HEADERS,
+    CREDENTIAL_QUERY,
+    first_values,
+    query_values,
+    redacted,
+)
 from kong_ai_proxy.pluginserver.instances import own_config
 from kong_ai_proxy.pluginserver.pdk import BodyTooLarge
+from kong_ai_proxy.relay.ticket import HEADER, Claims, Issuer, TicketError
 
 PRIORITY = 770
 """That of Kong's own ai-proxy and ai-proxy-advanced."""
@@ -26,6 +33,7 @@ MAX_HEADERS = 1000
 """The most that Kong's PDK gives out; with as many there may be more that nobody saw."""
 
 REDACTED = "REDACTED"
+_PRIVATE_PREFIX = "x-kong-ai-proxy-"
 # Kong redacts these in its log record by itself.
 _KONG_REDACTS = frozenset({"authorization", "proxy-authorization"})
 
@@ -37,14 +45,21 @@ class AccessPlugin:
 
     plugin: ClassVar[str]
 
-    def __init__(self, kong_config: Mapping[str, Any]) -> None:
+    def __init__(self, kong_config: Mapping[str, Any], relay: Issuer | None = None) -> None:
         """Never raises: a configuration that is not valid answers each request with its error,
-        because Kong would repeat a failing start for every request."""
-        self._plan: Plan | None = None
+        because Kong would repeat a failing start for every request. `relay` is where requests go
+        that Kong alone cannot carry."""
+        self.plan: Plan | None = None
+        self._relay = relay
+        self._identity = (0, b"")
         self._refusal: Refused | None = None
         try:
-            self._plan = Plan(config.parse(self.plugin, own_config(kong_config)))
-            self._plan.check_available()
+            parsed = config.parse(self.plugin, own_config(kong_config))
+            plan = Plan(parsed, kong_config.get("__plugin_id"))
+            plan.check_available()
+            if plan.needs_response and relay is None:
+                raise _no_relay()
+            self.plan = plan
         except config.ConfigError as error:
             self._refusal = Refused(SERVER_ERROR, f"{self.plugin} is not configured: {error}")
         except Refused as refused:
@@ -53,51 +68,108 @@ class AccessPlugin:
             _log.error("%s", self._refusal)
         self.prefetch = self._prefetch()
 
+    def started(self, number: int, digest: bytes) -> None:
+        """Be told which instance of which configuration this is, for the relay to find it."""
+        self._identity = (number, digest)
+
     def _prefetch(self) -> tuple[tuple[str | int, ...], ...]:
         """The getters that one round trip to Kong brings together."""
-        if self._plan is None or self._refusal:
+        plan = self.plan
+        if plan is None:
             return ()
+        by_relay = plan.prefers_relay and self._relay is not None
         calls: list[tuple[str | int, ...]] = [
             ("kong.request.get_method",),
             ("kong.request.get_raw_query",),
             ("kong.request.get_headers", MAX_HEADERS),
         ]
-        if self._plan.uses_path:
+        if plan.uses_path or by_relay:
             calls.append(("kong.request.get_path",))
-        if self._plan.uses_captures:
+        if plan.uses_captures:
             calls.append(("kong.request.get_uri_captures",))
-        if self._plan.reads_body:
-            calls.append(("kong.request.get_raw_body", self._plan.max_body))
+        if plan.uses_route:
+            calls.append(("kong.router.get_route",))
+        if by_relay:
+            calls.append(("kong.client.get_consumer",))
+            calls.append(("kong.client.get_forwarded_ip",))
+        elif plan.reads_body:
+            calls.append(("kong.request.get_raw_body", plan.max_body))
         return tuple(calls)
 
     def access(self, kong: Any) -> None:
-        """Answer the request or point Kong at the provider."""
+        """Answer the request, or point Kong at the provider or at the relay."""
         try:
-            _apply(kong, self._request(kong))
+            if self.plan is None:
+                raise self._refusal or Refused(SERVER_ERROR, "no configuration")
+            request = _client_request(kong, self.plan)
+            self.plan.check_head(request)
+            if self._goes_by_relay(self.plan, request):
+                self._hand_over(kong, request)
+            else:
+                _apply(kong, request, _upstream(kong, self.plan, request))
         except Refused as refused:
             kong.response.exit(*refused.answer())
 
-    def _request(self, kong: Any) -> tuple[ClientRequest, UpstreamRequest]:
-        if self._plan is None or self._refusal:
-            raise self._refusal or Refused(SERVER_ERROR, "no configuration")
-        request = _client_request(kong.request, self._plan)
-        self._plan.check_head(request)
-        body = _body(kong, self._plan.max_body) if self._plan.reads_body else None
-        attempt = self._plan.attempt(request, body)
-        return request, attempt.start()
+    def _goes_by_relay(self, plan: Plan, request: ClientRequest) -> bool:
+        if plan.needs_relay(request) and self._relay is None:
+            raise _no_relay()
+        return self._relay is not None and (plan.prefers_relay or plan.needs_relay(request))
+
+    def _hand_over(self, kong: Any, request: ClientRequest) -> None:
+        """Point Kong at the relay, which does the rest. Nothing of the request is changed."""
+        assert self._relay is not None
+        path = request.path or kong.request.get_path()
+        target = f"{path}?{request.query}" if request.query else path
+        try:
+            ticket = self._relay.issue(self._claims(kong, request), request.method, target)
+        except TicketError as error:  # captures of the path, or a consumer's name
+            raise Refused(BAD_REQUEST, f"this request cannot be handed over: {error}") from None
+        for name in sorted(n for n in request.headers if n.startswith(_PRIVATE_PREFIX)):
+            kong.service.request.clear_header(name)
+        kong.log.set_serialize_value(f"request.headers.{HEADER}", REDACTED)
+        _redact_credentials(kong, request)
+        kong.service.set_target("127.0.0.1", self._relay.port)
+        kong.service.request.set_scheme("http")
+        kong.service.request.set_path(path)
+        kong.service.request.set_header(HEADER, ticket)
+
+    def _claims(self, kong: Any, request: ClientRequest) -> Claims:
+        number, digest = self._identity
+        consumer: Mapping[str, Any] = kong.client.get_consumer() or {}
+        return Claims(
+            instance=number,
+            digest=digest,
+            consumer_id=consumer.get("id") or "",
+            consumer_name=consumer.get("username") or "",
+            client_address=kong.client.get_forwarded_ip() or "",
+            request_id="",
+            route_path=request.route_path,
+            captures=request.captures,
+        )
 
 
-def _client_request(request: Any, plan: Plan) -> ClientRequest:
+def _no_relay() -> Refused:
+    return Refused(
+        SERVER_ERROR,
+        "this configuration needs the relay of kong-ai-proxy serve, and another plugin server runs "
+        "here",
+    )
+
+
+def _client_request(kong: Any, plan: Plan) -> ClientRequest:
+    request = kong.request
     sent: Mapping[str, Any] = request.get_headers(MAX_HEADERS)
     headers = {name.lower(): _values(value) for name, value in sent.items()}
     if sum(map(len, headers.values())) >= MAX_HEADERS:
         raise Refused(HEADERS_TOO_LARGE, f"expected fewer than {MAX_HEADERS} headers")
+    path = request.get_path() if plan.uses_path else ""
     return ClientRequest(
         method=request.get_method(),
-        path=request.get_path() if plan.uses_path else "",
+        path=path,
         query=request.get_raw_query() or "",
         headers=headers,
         captures=_named(request.get_uri_captures()) if plan.uses_captures else {},
+        route_path=_route_path(kong.router.get_route(), path) if plan.uses_route else "",
     )
 
 
@@ -110,6 +182,17 @@ def _named(captures: Mapping[str, Any] | None) -> dict[str, str]:
     return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
+def _route_path(route: Mapping[str, Any] | None, path: str) -> str:
+    """The longest of the route's prefixes that `path` starts with; expressions (~) are none."""
+    paths = (route or {}).get("paths") or ()
+    return max((each for each in paths if path.startswith(each)), key=len, default="")
+
+
+def _upstream(kong: Any, plan: Plan, request: ClientRequest) -> UpstreamRequest:
+    body = _body(kong, plan.max_body) if plan.body(request) is Body.READ else None
+    return plan.attempt(request, body).start()
+
+
 def _body(kong: Any, limit: int) -> bytes:
     try:
         body = kong.request.get_raw_body(limit)
@@ -120,8 +203,7 @@ def _body(kong: Any, limit: int) -> bytes:
     return body or b""
 
 
-def _apply(kong: Any, exchange: tuple[ClientRequest, UpstreamRequest]) -> None:
-    request, upstream = exchange
+def _apply(kong: Any, request: ClientRequest, upstream: UpstreamRequest) -> None:
     _redact(kong, upstream)
     target, outgoing = upstream.address, kong.service.request
     kong.service.set_target(target.host, target.port)
@@ -135,8 +217,10 @@ def _apply(kong: Any, exchange: tuple[ClientRequest, UpstreamRequest]) -> None:
         outgoing.clear_header(name)
     for name, value in {**_host_header(target), **upstream.set_headers}.items():
         outgoing.set_header(name, value)
-    if upstream.body is not None:
+    if isinstance(upstream.body, bytes):
         outgoing.set_raw_body(upstream.body)
+    elif upstream.body is not None:
+        raise _no_relay()
     for name, value in upstream.response_headers.items():
         kong.response.set_header(name, value)
 
@@ -161,3 +245,13 @@ def _redact(kong: Any, upstream: UpstreamRequest) -> None:
         query = redacted(upstream.address.query, upstream.secret_query, REDACTED)
         kong.log.set_serialize_value("request.querystring", first_values(query))
         kong.log.set_serialize_value("upstream_uri", f"{upstream.address.path}?{query}")
+
+
+def _redact_credentials(kong: Any, request: ClientRequest) -> None:
+    """The same for what the client sent and the relay will deal with."""
+    for name in sorted(request.headers.keys() & (CREDENTIAL_HEADERS - _KONG_REDACTS)):
+        kong.log.set_serialize_value(f"request.headers.{name}", REDACTED)
+    if query_values(request.query).keys() & CREDENTIAL_QUERY:
+        query = redacted(request.query, CREDENTIAL_QUERY, REDACTED)
+        kong.log.set_serialize_value("request.querystring", first_values(query))
+        kong.log.set_serialize_value("upstream_uri", f"{request.path}?{query}")

@@ -16,10 +16,10 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
-from kong_ai_proxy.pluginserver import failures
 from kong_ai_proxy.pluginserver.instances import Instance
 from kong_ai_proxy.pluginserver.pdk import BodyTooLarge, Kong, PDKException
 from kong_ai_proxy.pluginserver.wire.methods import METHODS, WIRE_NAMES, Method, Protocol
+from kong_ai_proxy.telemetry import failures
 
 log = logging.getLogger(__name__)
 

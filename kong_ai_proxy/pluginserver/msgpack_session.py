@@ -13,7 +13,6 @@ from typing import Any, Final, NoReturn
 
 from typing_extensions import override
 
-from kong_ai_proxy.pluginserver import failures
 from kong_ai_proxy.pluginserver.events import Event, EventOver, check_body_size
 from kong_ai_proxy.pluginserver.instances import Instance, UnknownPluginError
 from kong_ai_proxy.pluginserver.pdk import PDKException
@@ -22,6 +21,7 @@ from kong_ai_proxy.pluginserver.session import Session
 from kong_ai_proxy.pluginserver.wire import WireError
 from kong_ai_proxy.pluginserver.wire import msgpack as wire
 from kong_ai_proxy.pluginserver.wire.methods import METHODS
+from kong_ai_proxy.telemetry import failures
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from kong_ai_proxy.pluginserver import failures
 from kong_ai_proxy.pluginserver.events import Events
 from kong_ai_proxy.pluginserver.instances import Instances
 from kong_ai_proxy.pluginserver.wire import WireError
+from kong_ai_proxy.telemetry import failures
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,3 +20,7 @@ class Provider:
     """Parameters that the provider's own endpoint answers with an error; they are dropped."""
     completion_tokens_models: re.Pattern[str] | None = None
     """Models that take `max_completion_tokens` and refuse `max_tokens`."""
+    usage_on_request: bool = True
+    """Whether a stream tells its usage when `stream_options.include_usage` asks for it."""
+    required_headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By route type the header without which the provider refuses, and a value it must list."""

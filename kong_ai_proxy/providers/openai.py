@@ -14,9 +14,22 @@ OPENAI = Provider(
         openai.CHAT: "/v1/chat/completions",
         openai.COMPLETIONS: "/v1/completions",
         openai.EMBEDDINGS: "/v1/embeddings",
+        openai.FILES: "/v1/files",
+        openai.BATCHES: "/v1/batches",
+        openai.ASSISTANTS: "/v1/assistants",
+        openai.RESPONSES: "/v1/responses",
+        openai.SPEECH: "/v1/audio/speech",
+        openai.TRANSCRIPTIONS: "/v1/audio/transcriptions",
+        openai.TRANSLATIONS: "/v1/audio/translations",
+        openai.IMAGE_GENERATIONS: "/v1/images/generations",
+        openai.IMAGE_EDITS: "/v1/images/edits",
+        # Kong's page has the path of images here; the API reference has this.
+        openai.VIDEOS: "/v1/videos",
+        openai.REALTIME: "/v1/realtime",
     },
     # `top_k` is not a parameter of OpenAI's, which answers unknown ones with a 400.
     refused=frozenset({"top_k"}),
     # "max_tokens ... is not compatible with o-series models" (chat reference); gpt-5 is alike.
+    required_headers={openai.ASSISTANTS: ("openai-beta", openai.ASSISTANTS_BETA)},
     completion_tokens_models=re.compile(r"(o[1-9]|gpt-5)(?![0-9])"),
 )

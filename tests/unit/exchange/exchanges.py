@@ -8,7 +8,7 @@ import orjson
 
 from kong_ai_proxy import config
 from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
-from kong_ai_proxy.exchange.plan import Plan
+from kong_ai_proxy.exchange.plan import Body, Plan
 
 Json = dict[str, Any]
 
@@ -48,7 +48,7 @@ def send(
     plan.check_available()
     client = request(raw, **fields)
     plan.check_head(client)
-    return plan.attempt(client, raw if plan.reads_body else None).start()
+    return plan.attempt(client, raw if plan.body(client) is Body.READ else None).start()
 
 
 def sent_body(upstream: UpstreamRequest) -> Json:

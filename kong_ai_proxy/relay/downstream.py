@@ -1,0 +1,110 @@
+"""What the relay sends back to Kong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from kong_ai_proxy.exchange.errors import Refused
+from kong_ai_proxy.exchange.messages import ResponseHead
+
+FRAME_HEADER = "x-kong-ai-proxy-frame"
+"""Tells the shim that a frame follows the body, and how long the body is without it."""
+
+SERVER = "kong-ai-proxy"
+
+
+class Downstream:
+    """One answer to Kong. Nothing is written before it must be, so that a small answer leaves in
+    one packet."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.status: int | None = None
+        self.ended = False
+        self.response: web.StreamResponse | None = None
+        self._request = request
+        self._head: ResponseHead | None = None
+        self._length: int | None = None
+        self._whole: bytes | None = None
+        self._frame: Callable[[], bytes] | None = None
+
+    def commit(
+        self, head: ResponseHead, length: int | None, frame: Callable[[], bytes] | None
+    ) -> None:
+        """Take the answer's head. `length` of the body if it is known; `frame` gives at the end
+        what follows it for the shim."""
+        self.status = head.status
+        self._head, self._length, self._frame = head, length, frame
+
+    async def emit(self, chunk: bytes) -> None:
+        """Send a piece of the body, no faster than Kong reads."""
+        if self.response is None:
+            if len(chunk) == self._length and self._whole is None:
+                self._whole = chunk
+                return
+            await self._begin()
+        assert self.response is not None
+        await self.response.write(chunk)
+
+    async def finish(self) -> None:
+        """The body is complete."""
+        self.ended = True
+        frame = self._frame() if self._frame else b""
+        if self.response is None:
+            whole = self._whole or b""
+            body = whole + frame if frame else whole
+            self.response = web.Response(
+                status=self._status, headers=self._headers(len(whole)), body=body
+            )
+            return
+        if frame:
+            await self.response.write(frame)
+        await self.response.write_eof()
+
+    async def abort(self) -> None:
+        """End the connection so that nobody takes the body for complete."""
+        self.ended = True
+        if self.response is None:
+            await self._begin()
+        assert self.response is not None
+        if self._frame:
+            await self.response.write(self._frame())
+        if self._request.transport is not None:
+            self._request.transport.close()
+
+    async def refuse(self, refused: Refused, frame: Callable[[], bytes] | None = None) -> None:
+        """An answer of our own."""
+        status, body, headers = refused.answer()
+        self.commit(ResponseHead(status, tuple(headers.items())), len(body), frame)
+        await self.emit(body)
+        await self.finish()
+
+    def upgrade(self, response: web.StreamResponse) -> None:
+        """The connection becomes a WebSocket."""
+        self.status, self.response = response.status, response
+        response.headers.setdefault("server", SERVER)
+
+    @property
+    def _status(self) -> int:
+        assert self._head is not None
+        return self._head.status
+
+    async def _begin(self) -> None:
+        self.response = web.StreamResponse(status=self._status, headers=self._headers(self._length))
+        await self.response.prepare(self._request)
+        if self._whole is not None:
+            await self.response.write(self._whole)
+
+    def _headers(self, length: int | None) -> CIMultiDict[str]:
+        assert self._head is not None
+        headers: CIMultiDict[str] = CIMultiDict(self._head.headers)
+        headers["x-accel-buffering"] = (
+            "no"  # nginx would swallow a stream that a client reads slowly
+        )
+        headers.setdefault("server", SERVER)
+        if self._frame:
+            headers.popall("content-length", None)
+            headers[FRAME_HEADER] = "chunked" if length is None else str(length)
+        return headers

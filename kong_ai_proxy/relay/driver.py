@@ -1,0 +1,292 @@
+"""The driver of an Attempt: it owns the sockets and the clock, the Attempt decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+import aiohttp
+from aiohttp import web
+
+from kong_ai_proxy.exchange.attempt import Attempt
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.messages import (
+    Abort,
+    Action,
+    BodyFilter,
+    ClientRequest,
+    Commit,
+    Data,
+    Emit,
+    End,
+    Event,
+    Fail,
+    Finish,
+    Head,
+    UpstreamRequest,
+)
+from kong_ai_proxy.exchange.outcome import Outcome
+from kong_ai_proxy.exchange.plan import Body, Plan, too_large
+from kong_ai_proxy.relay import report, websocket
+from kong_ai_proxy.relay.downstream import Downstream
+from kong_ai_proxy.relay.incoming import outgoing_headers
+from kong_ai_proxy.relay.ticket import Claims
+from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
+
+DEFAULT_TIMEOUTS = Timeouts(connect=60.0, write=60.0, read=3600.0)
+"""For ai-proxy, where the Service's own limits end the request sooner."""
+
+LEFT = "the client left"
+
+
+class Driver:
+    """One request with a valid ticket, until it is answered."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        client: ClientRequest,
+        claims: Claims,
+        plan: Plan,
+        upstream: Upstream,
+    ) -> None:
+        self._request = request
+        self._client = client
+        self._claims = claims
+        self._plan = plan
+        self._upstream = upstream
+        self._down = Downstream(request)
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._first_content: float | None = None
+        self._failure: str | None = None
+        self._refused: Refused | None = None  # why the client's body ends here
+        self._body: bytes | None = None
+        self._attempt: Attempt | None = None
+        self._outgoing: UpstreamRequest | None = None
+        self._marker = report.marker(client)
+        self._told = False
+
+    async def run(self) -> web.StreamResponse:
+        """Answer the request. Raises CancelledError when the client has left."""
+        try:
+            await self._exchange()
+        except Refused as refused:
+            self._failure = refused.message
+            await self._down.refuse(refused, self._frame())
+        except asyncio.CancelledError:
+            self._failure = LEFT
+            raise
+        except ConnectionError:  # seen while writing, before aiohttp has cancelled us
+            self._failure = LEFT
+            raise asyncio.CancelledError from None
+        finally:
+            self._tell()
+        assert self._down.response is not None
+        return self._down.response
+
+    async def _exchange(self) -> None:
+        self._plan.check_head(self._client)
+        self._body = await self._read_body()
+        self._attempt = self._plan.attempt(self._client, self._body, relayed=True)
+        self._outgoing = self._attempt.start()
+        if self._attempt.is_websocket:
+            await self._websocket(self._attempt, self._outgoing)
+            return
+        try:
+            call = await self._send(self._outgoing)
+        except UpstreamLost as lost:
+            if self._refused:
+                raise self._refused from None
+            await self._do(self._attempt.feed(lost.lost))
+            return
+        try:
+            await self._pass_on(self._attempt, call)
+        finally:
+            call.release()
+
+    # ---- the request
+
+    async def _read_body(self) -> bytes | None:
+        """All of the body, where it has to be looked at."""
+        if self._plan.body(self._client) is not Body.READ:
+            return None
+        most = self._plan.max_body
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self._pieces():
+            size += len(piece)
+            if most and size > most:
+                raise too_large()
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _send(self, outgoing: UpstreamRequest) -> Call:
+        return await self._upstream.send(
+            outgoing.method,
+            outgoing.address,
+            outgoing_headers(self._client, outgoing),
+            self._outgoing_body(outgoing),
+            self.timeouts,
+        )
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Those of the configuration."""
+        own = self._plan.timeouts
+        return Timeouts(*own) if own else DEFAULT_TIMEOUTS
+
+    def _outgoing_body(self, outgoing: UpstreamRequest) -> bytes | AsyncGenerator[bytes] | None:
+        if isinstance(outgoing.body, bytes):
+            return outgoing.body
+        if self._body is not None:
+            return self._body or None
+        if not self._client.has_body:
+            return None
+        return self._streamed(outgoing.body)
+
+    async def _streamed(self, change: BodyFilter | None) -> AsyncGenerator[bytes]:
+        """The client's body as it arrives, changed where it has to be."""
+        try:
+            async for piece in self._pieces():
+                changed = change.feed(piece) if change else piece
+                if changed:
+                    yield changed
+            if change and (rest := change.end()):
+                yield rest
+        except Refused as refused:  # aiohttp would only say that sending has failed
+            self._refused = refused
+            raise
+
+    async def _pieces(self) -> AsyncGenerator[bytes]:
+        """The client's body as it arrives. Raises Refused where it breaks off."""
+        await _continue(self._request)
+        content = self._request.content
+        try:
+            while piece := await content.readany():
+                yield piece
+        except (aiohttp.ClientError, web.RequestPayloadError, OSError):
+            raise Refused(BAD_REQUEST, "the request's body broke off") from None
+
+    # ---- the answer
+
+    async def _pass_on(self, attempt: Attempt, call: Call) -> None:
+        await self._do(attempt.feed(Head(call.head)))
+        while not self._down.ended:
+            event: Event
+            try:
+                chunk = await call.read()
+                event = Data(chunk) if chunk else End()
+            except UpstreamLost as lost:
+                event = lost.lost
+            await self._do(attempt.feed(event))
+
+    async def _do(self, actions: Iterator[Action]) -> None:
+        for action in actions:
+            if type(action) is Emit:
+                await self._down.emit(action.chunk)
+            else:
+                await self._do_once(action)
+            if self._first_content is None:
+                self._note_first_content()
+
+    async def _do_once(self, action: Action) -> None:
+        match action:
+            case Commit(head, length):
+                self._down.commit(head, length, self._frame())
+            case Finish():
+                await self._down.finish()
+            case Abort():
+                self._failure = self._attempt_failure()
+                await self._down.abort()
+            case Fail(_, reason, answer):
+                self._failure = reason
+                await self._down.refuse(answer, self._frame())
+
+    # ---- WebSockets
+
+    async def _websocket(self, attempt: Attempt, outgoing: UpstreamRequest) -> None:
+        try:
+            provider = await self._upstream.websocket(
+                outgoing.address,
+                websocket.handshake_headers(self._client, outgoing),
+                websocket.protocols(self._client, outgoing),
+                self.timeouts,
+                websocket.MAX_MESSAGE,
+            )
+        except UpstreamLost as lost:
+            await self._do(attempt.feed(lost.lost))
+        except HandshakeRefused as refused:
+            for event in (Head(refused.head), Data(refused.body), End()):
+                await self._do(attempt.feed(event))
+        else:
+            await self._bridge(attempt, outgoing, provider)
+
+    async def _bridge(
+        self,
+        attempt: Attempt,
+        outgoing: UpstreamRequest,
+        provider: aiohttp.ClientWebSocketResponse[bool],
+    ) -> None:
+        reading = attempt.open_realtime()
+        try:
+            client = websocket.accepting(provider, outgoing)
+            self._down.upgrade(client)
+            await client.prepare(self._request)
+            self._failure = await websocket.bridge(client, provider, reading)
+        finally:
+            await provider.close()
+
+    def _note_first_content(self) -> None:
+        reading = self._attempt.reading if self._attempt else None
+        if reading and reading.has_content:
+            self._first_content = self._loop.time()
+
+    def _attempt_failure(self) -> str | None:
+        answer = self._attempt.answer if self._attempt else None
+        return answer.failure if answer else None
+
+    # ---- what is told of it
+
+    def _frame(self) -> Callable[[], bytes] | None:
+        """Gives the frame at the answer's end; None where nothing is wanted or nobody cuts it."""
+        wanted = self._attempt is not None and self._attempt.is_logged
+        has_body = self._client.method != "HEAD"
+        return self._framed if wanted and has_body and self._marker else None
+
+    def _framed(self) -> bytes:
+        self._told = True
+        found = self._outcome()
+        assert found is not None
+        assert self._marker is not None
+        return report.as_frame(self._marker, found)
+
+    def _tell(self) -> None:
+        if self._told:
+            return
+        self._told = True
+        found = self._outcome()
+        if found:
+            report.as_line(found)
+
+    def _outcome(self) -> Outcome | None:
+        attempt, outgoing = self._attempt, self._outgoing
+        if attempt is None or outgoing is None:
+            return None
+        ending = report.Ending(
+            started=self._started,
+            ended=self._loop.time(),
+            first_content=self._first_content,
+            status=self._down.status,
+            failure=self._failure,
+        )
+        return report.outcome(
+            self._plan, self._claims, self._client, attempt, outgoing.address, ending
+        )
+
+
+async def _continue(request: web.BaseRequest) -> None:
+    """Have a client send its body that waits for our word (RFC 9110 section 10.1.1)."""
+    if request.headers.get("expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0

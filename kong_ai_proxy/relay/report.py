@@ -1,0 +1,91 @@
+"""What the relay tells of a request once it is over."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from kong_ai_proxy.exchange.attempt import Attempt
+from kong_ai_proxy.exchange.cost import cost
+from kong_ai_proxy.exchange.messages import Address, ClientRequest
+from kong_ai_proxy.exchange.outcome import Outcome, Tried
+from kong_ai_proxy.exchange.plan import Plan
+from kong_ai_proxy.relay.ticket import Claims
+from kong_ai_proxy.telemetry import json_lines, kong_log
+from kong_ai_proxy.telemetry.frame import frame
+
+MARKER_HEADER = "x-kong-ai-proxy-marker"
+_MARKER = re.compile(r"[0-9a-f]{32}")
+_REQUEST_ID = "x-kong-request-id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a request went. Times are seconds of one clock."""
+
+    started: float
+    ended: float
+    first_content: float | None
+    status: int | None
+    failure: str | None
+
+
+def outcome(
+    plan: Plan, claims: Claims, client: ClientRequest, attempt: Attempt, place: Address, end: Ending
+) -> Outcome:
+    """The Outcome of one request that went to one target."""
+    logging, first = attempt.target.logging, end.first_content
+    reading, usage = attempt.reading, attempt.usage()
+    return Outcome(
+        plugin_id=plan.plugin_id,
+        request_id=client.header(_REQUEST_ID),
+        consumer=claims.consumer_name or claims.consumer_id or None,
+        provider=attempt.model.provider,
+        route_type=attempt.target.route_type,
+        category=plan.config.genai_category,
+        request_model=attempt.request_model,
+        response_model=reading.model if reading else None,
+        mode=attempt.mode,
+        status=end.status,
+        failure=end.failure or (reading.error if reading else None),
+        usage=usage,
+        cost=cost(attempt.model.options, usage) if usage else 0.0,
+        latency_ms=(end.ended - end.started) * 1000,
+        first_token_ms=(first - end.started) * 1000 if first is not None else None,
+        tried=(tried(attempt, place),),
+        request_payload=attempt.request_payload() if logging.log_payloads else None,
+        response_payload=reading.payload() if reading else None,
+        log_statistics=logging.log_statistics,
+        log_payloads=logging.log_payloads,
+    )
+
+
+def tried(attempt: Attempt, place: Address) -> Tried:
+    """The target that was asked."""
+    return Tried(
+        provider=attempt.model.provider,
+        model=attempt.request_model,
+        route_type=attempt.target.route_type,
+        scheme=place.scheme,
+        host=place.host,
+        port=place.port,
+        path=place.path,
+    )
+
+
+def marker(client: ClientRequest) -> str | None:
+    """What the shim chose for frames of this request; None where there is no shim."""
+    found = client.header(MARKER_HEADER)
+    return found if found and _MARKER.fullmatch(found) else None
+
+
+def as_frame(mark: str, found: Outcome) -> bytes:
+    """The outcome for the shim, which gives it to Kong's log plugins."""
+    return frame(mark, kong_log.fields(found))
+
+
+def as_line(found: Outcome) -> None:
+    """The outcome as a line of the log, where no shim takes it."""
+    if found.log_statistics or found.log_payloads:
+        json_lines.write(found, time.time())

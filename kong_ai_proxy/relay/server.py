@@ -1,0 +1,120 @@
+"""The relay: carries what Kong alone cannot, between Kong and the provider.
+
+It listens on loopback and takes a request only with a ticket of the access phase. What it does with
+the request and its answer is decided by the same core as there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from kong_ai_proxy.exchange.errors import (
+    SERVER_ERROR,
+    SERVICE_UNAVAILABLE,
+    Refused,
+)
+from kong_ai_proxy.exchange.plan import Plan
+from kong_ai_proxy.relay.driver import Driver
+from kong_ai_proxy.relay.incoming import MAX_HEADERS, client_request
+from kong_ai_proxy.relay.settings import RelaySettings
+from kong_ai_proxy.relay.ticket import HEADER, Claims, TicketError, Verifier
+from kong_ai_proxy.relay.upstream import Upstream
+from kong_ai_proxy.telemetry.failures import UNEXPECTED, frames_of
+
+FORBIDDEN = 403
+MAX_REQUESTS = 4096
+"""Requests at a time in one worker; more are refused with 503."""
+MAX_HEADER_BYTES = 32 * 1024
+"""Of one header line: more than Kong takes, so that a ticket fits."""
+KEPT_SECONDS = 3600.0
+"""Longer than Kong keeps an idle connection: who closes first makes the other's request fail."""
+BACKLOG = 4096
+
+_log = logging.getLogger(__name__)
+
+FindPlan = Callable[[int, bytes], Awaitable[Plan | None]]
+
+
+class Relay:
+    """The relay of one worker."""
+
+    def __init__(self, find_plan: FindPlan, verifier: Verifier, settings: RelaySettings) -> None:
+        """`find_plan(instance, digest)` gives what an instance does with requests, None for one
+        that is not known here."""
+        self._find_plan = find_plan
+        self._verifier = verifier
+        self._settings = settings
+        self._requests = 0
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept on a listening socket. Raises OSError for a CA file that cannot be loaded."""
+        self._upstream = Upstream(self._settings)
+        self._server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEPT_SECONDS,
+            max_headers=2 * MAX_HEADERS,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
+
+    @property
+    def requests(self) -> int:
+        """Those under way, streams and WebSockets among them."""
+        return self._requests
+
+    def stop(self) -> None:
+        """Accept no more connections. Idle ones are closed, busy ones after their answer."""
+        self._listening.close()
+        self._server.pre_shutdown()
+
+    async def close(self) -> None:
+        """End what is left."""
+        await self._server.shutdown(timeout=0.1)
+        await self._upstream.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._requests += 1
+        try:
+            return await self._answer(request)
+        except Refused as refused:
+            status, body, headers = refused.answer()
+            return web.Response(status=status, body=body, headers=headers)
+        except Exception as error:
+            _log.error("a request failed\n%s", frames_of(error))
+            status, body, headers = Refused(SERVER_ERROR, UNEXPECTED).answer()
+            return web.Response(status=status, body=body, headers=headers)
+        finally:
+            self._requests -= 1
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        claims = self._claims(request)
+        if self._requests > MAX_REQUESTS:
+            raise Refused(SERVICE_UNAVAILABLE, "too many requests at a time", {"retry-after": "1"})
+        plan = await self._find_plan(claims.instance, claims.digest)
+        if plan is None:
+            raise Refused(SERVER_ERROR, "the configuration of this request is not known any more")
+        client = client_request(request, claims)
+        return await Driver(request, client, claims, plan, self._upstream).run()
+
+    def _claims(self, request: web.BaseRequest) -> Claims:
+        try:
+            ticket = request.headers.getall(HEADER, [])
+            only = ticket[0] if len(ticket) == 1 else None
+            return self._verifier.verify(only, request.method, request.raw_path)
+        except TicketError as error:
+            _log.warning("a request was refused: %s", error)
+            if error.expired:
+                text = "the request took longer than an hour to arrive"
+            else:
+                text = "the relay takes requests only from Kong, each with a ticket of its own"
+            raise Refused(FORBIDDEN, text) from None
