@@ -30,6 +30,8 @@ from kong_ai_proxy.gateway.provider import (
     files,
     models,
     responses,
+    speech,
+    transcriptions,
 )
 from kong_ai_proxy.gateway.provider.http import (
     SEEN,
@@ -54,6 +56,8 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *models.ROUTES,
     *files.ROUTES,
     *responses.ROUTES,
+    *speech.ROUTES,
+    *transcriptions.ROUTES,
 )
 _KEEP_SEEN: Final = 100
 _END_SECONDS: Final = 1.0  # for answers under way when it stops

@@ -333,6 +333,20 @@ def check_params(
     return given
 
 
+def check_length(param: str, value: str, most: int, *, least: int = 0) -> None:
+    """Raise ApiError 400 unless a text has between `least` and `most` characters."""
+    side = "long" if len(value) > most else "short" if len(value) < least else ""
+    if side:
+        limit, count = ("maximum", most) if side == "long" else ("minimum", least)
+        raise ApiError(
+            400,
+            f"Invalid '{param}': string too {side}. Expected a string with {limit} length {count}, "
+            f"but got a string with length {len(value)} instead.",
+            param=param,
+            code=f"string_{'above' if side == 'long' else 'below'}_{limit[:3]}_length",
+        )
+
+
 def member(owner: Json, name: str, path: str, rule: Rule) -> Any:
     """A required member of an object. Raises ApiError 400 when absent or of a wrong type."""
     where = f"{path}.{name}"
