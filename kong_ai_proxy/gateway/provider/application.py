@@ -28,6 +28,7 @@ from kong_ai_proxy.gateway.provider import (
     completions,
     embeddings,
     files,
+    images,
     models,
     responses,
     speech,
@@ -55,6 +56,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *embeddings.ROUTES,
     *models.ROUTES,
     *files.ROUTES,
+    *images.ROUTES,
     *responses.ROUTES,
     *speech.ROUTES,
     *transcriptions.ROUTES,
@@ -73,7 +75,7 @@ def application(settings: Settings | None = None) -> web.Application:
     app[SETTINGS] = settings or Settings()
     app[_SEEN] = deque(maxlen=_KEEP_SEEN)
     app.on_response_prepare.append(label)
-    for module in (files, responses):
+    for module in (files, images, responses):
         module.set_up(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)
@@ -121,7 +123,7 @@ async def _require_key(request: web.Request, handler: Handler) -> web.StreamResp
     if request.can_read_body and not request.content_type.startswith("multipart/"):
         seen.note(await request.read())
     key = request.app[SETTINGS].api_key
-    if key is None:
+    if key is None or request.path.startswith(images.PUBLIC):
         return await handler(request)
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
