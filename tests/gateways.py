@@ -144,7 +144,11 @@ def conf_lines(socket_path: str, protocol: Protocol, role: str = "traditional") 
     command += ["--protocol", protocol]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     pairs = (line.partition(" = ") for line in text.splitlines())
-    return {key: value for key, _, value in pairs}
+    lines = {key: value for key, _, value in pairs}
+    if start := lines.get("pluginserver_ai_proxy_start_cmd"):
+        # The relay then logs what it carries, by which tests tell the two ways apart.
+        lines["pluginserver_ai_proxy_start_cmd"] = f"{start} --log-level debug"
+    return lines
 
 
 def substitute(deck: str, env: Mapping[str, str]) -> str:

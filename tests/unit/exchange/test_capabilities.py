@@ -16,10 +16,10 @@ from tests.unit.exchange.exchanges import ai_proxy, model, request, send, sent_b
 
 Json = dict[str, Any]
 
-ANY_MODEL = {"model": {"provider": "openai"}}
-FORM = {"headers": {"content-type": "multipart/form-data; boundary=b"}}
-HANDSHAKE = {"headers": {"connection": "Upgrade", "upgrade": "websocket"}}
-BETA = {"headers": {"openai-beta": "assistants=v2"}}
+ANY_MODEL: Json = {"model": {"provider": "openai"}}
+FORM: Json = {"headers": {"content-type": "multipart/form-data; boundary=b"}}
+HANDSHAKE: Json = {"headers": {"connection": "Upgrade", "upgrade": "websocket"}}
+BETA: Json = {"headers": {"openai-beta": "assistants=v2"}}
 
 
 def of_type(route_type: str, **changes: Any) -> Json:
