@@ -6,7 +6,6 @@ that of the tickets' shared memory.
 
 from __future__ import annotations
 
-import importlib
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -17,25 +16,25 @@ from kong_ai_proxy.config import parse
 from kong_ai_proxy.exchange.plan import Plan
 from kong_ai_proxy.relay import ticket
 from kong_ai_proxy.relay.once import Once
+from kong_ai_proxy.relay.server import Relay
 from kong_ai_proxy.relay.settings import RelaySettings
 
 
 @asynccontextmanager
 async def listening(upstream: int, descriptor: int) -> AsyncIterator[int]:
     """The relay's port."""
-    server = importlib.import_module("kong_ai_proxy.relay.server")
     plans = {
         n: Plan(parse("ai-proxy", cases.config(name, upstream)))
         for n, name in enumerate(cases.INSTANCES, 1)
     }
 
-    def find_plan(instance: int, _digest: bytes) -> Plan | None:
+    async def find_plan(instance: int, _digest: bytes) -> Plan | None:
         return plans.get(instance)
 
     once = Once(descriptor)
     verifier = ticket.Verifier(once.secret, once)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    relay = server.Relay(find_plan, verifier, RelaySettings())
+    relay = Relay(find_plan, verifier, RelaySettings())
     await relay.start(listener)
     yield int(listener.getsockname()[1])
     await relay.close()
