@@ -84,17 +84,27 @@ local function keep_handles_out_of(configuration)
   end
 end
 
+local function each(value)
+  return ipairs(type(value) == "table" and value or { value })
+end
+
 -- A provider's cookies are its own affair: to the client they would be this gateway's. Those of Kong's
--- plugins stay, and nginx knows by name which ones came from the provider.
+-- plugins stay. Nginx knows by name which ones the upstream sent; where Kong has buffered the answer
+-- Kong does.
 local function remove_the_providers_cookies()
   local cookies = ngx.header["Set-Cookie"]
   if not cookies then
     return
   end
-  local kept = {}
-  for _, cookie in ipairs(type(cookies) == "table" and cookies or { cookies }) do
+  local theirs, kept = {}, {}
+  if ngx.ctx.buffered_headers then
+    for _, cookie in each(kong.service.response.get_headers()["set-cookie"]) do
+      theirs[cookie] = true
+    end
+  end
+  for _, cookie in each(cookies) do
     local name = cookie:match("^([^=;]-) *=") -- no plugin makes a cookie without a name
-    if name and not ngx.var["upstream_cookie_" .. name] then
+    if name and not theirs[cookie] and not ngx.var["upstream_cookie_" .. name] then
       kept[#kept + 1] = cookie
     end
   end

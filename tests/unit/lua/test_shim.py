@@ -175,6 +175,22 @@ def test_the_providers_cookies_are_removed_and_those_of_kongs_plugins_stay(
     assert header_filter(lua, cookies) == kept
 
 
+def test_so_it_is_where_kong_has_buffered_the_answer_and_nginx_knows_no_cookies(
+    lua: LuaRuntime,
+) -> None:
+    lua.execute("""
+      kong.service = { response = { get_headers = function()
+        return { ["set-cookie"] = { "theirs=1", "second=2" } }
+      end } }
+      new_request()
+      ngx.ctx.buffered_headers = {}
+      answered["set-cookie"] = { "theirs=1", "own=1", "second=2" }
+    """)
+    lua.globals().handler = handler(lua)
+    lua.execute("handler:header_filter({})")
+    assert from_lua(lua.globals().answered["set-cookie"]) == {1: "own=1"}
+
+
 def test_an_answer_without_cookies_gets_no_header_for_them(lua: LuaRuntime) -> None:
     assert header_filter(lua, "nil") is None
 
