@@ -24,6 +24,7 @@ from typing import Final
 from aiohttp import web
 
 from kong_ai_proxy.gateway.provider import (
+    batches,
     chat,
     completions,
     embeddings,
@@ -56,6 +57,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *embeddings.ROUTES,
     *models.ROUTES,
     *files.ROUTES,
+    *batches.ROUTES,
     *images.ROUTES,
     *responses.ROUTES,
     *speech.ROUTES,
@@ -75,7 +77,7 @@ def application(settings: Settings | None = None) -> web.Application:
     app[SETTINGS] = settings or Settings()
     app[_SEEN] = deque(maxlen=_KEEP_SEEN)
     app.on_response_prepare.append(label)
-    for module in (files, images, responses):
+    for module in (files, batches, images, responses):
         module.set_up(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)

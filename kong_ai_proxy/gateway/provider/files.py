@@ -33,6 +33,8 @@ _EXPIRY: Final[dict[str, Rule]] = {
 }
 _MONTH: Final = 2592000  # "files with purpose=batch expire after 30 days"
 _MOST_BYTES: Final = 4 * 1024**3  # of all files together; the oldest go
+_MOST_BATCH_BYTES: Final = 200 * 1024 * 1024
+_LINES_FOR: Final = {"batch": "Batch", "fine-tune": "Fine-tuning"}
 _PAGE: Final = 10000
 
 
@@ -111,12 +113,12 @@ def set_up(app: web.Application) -> None:
     app.on_cleanup.append(app[FILES].close)
 
 
-def expiry(expires_after: Json | None) -> int | None:
+def expiry(expires_after: Json | None, param: str = "expires_after") -> int | None:
     """The seconds of an `expires_after`. Raises ApiError 400."""
     if expires_after is None:
         return None
     required = ("anchor", "seconds")
-    return int(check_params(expires_after, _EXPIRY, required, "expires_after")["seconds"])
+    return int(check_params(expires_after, _EXPIRY, required, param)["seconds"])
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -148,13 +150,12 @@ def _with_number(expires_after: Any) -> Any:
 def _check(filename: str, blob: Blob, purpose: str) -> None:
     if not blob.size:
         raise ApiError(400, "File is empty.", param="file", code="empty_file")
-    if purpose in ("batch", "fine-tune") and not filename.endswith(".jsonl"):
-        raise ApiError(
-            400,
-            f"Invalid file format for purpose '{purpose}': expected a .jsonl file, but got "
-            f"'{filename}' instead.",
-            param="file",
-        )
+    if purpose in _LINES_FOR and not filename.endswith(".jsonl"):
+        message = f"Invalid file format for {_LINES_FOR[purpose]} API. Must be .jsonl"
+        raise ApiError(400, message, param="file")
+    if purpose == "batch" and blob.size > _MOST_BATCH_BYTES:
+        message = f"The Batch API supports files of at most {_MOST_BATCH_BYTES} bytes."
+        raise ApiError(400, message, param="file")
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
