@@ -50,3 +50,34 @@ def openai_deck(base: str) -> str:
         "llm/v1/embeddings": "/v1/embeddings",
     }
     return deck(*(route(path, config(base + path, kind, None)) for kind, path in paths.items()))
+
+
+OPENAI_PATHS = {
+    "llm/v1/chat": ("/v1/chat/completions",),
+    "llm/v1/completions": ("/v1/completions",),
+    "llm/v1/embeddings": ("/v1/embeddings",),
+    "llm/v1/files": ("/v1/files",),
+    "llm/v1/batches": ("/v1/batches",),
+    "llm/v1/assistants": ("/v1/assistants", "/v1/threads"),
+    "llm/v1/responses": ("/v1/responses",),
+    "audio/v1/audio/speech": ("/v1/audio/speech",),
+    "audio/v1/audio/transcriptions": ("/v1/audio/transcriptions",),
+    "audio/v1/audio/translations": ("/v1/audio/translations",),
+    "image/v1/images/generations": ("/v1/images/generations",),
+    "image/v1/images/edits": ("/v1/images/edits",),
+    "video/v1/videos/generations": ("/v1/videos",),
+    "realtime/v1/realtime": ("/v1/realtime",),
+}
+"""Where OpenAI has each route type; the first path is the one that upstream_url names."""
+
+
+def capabilities_deck(base: str, **changes: Any) -> str:
+    """Every capability of OpenAI at its own path, the provider at `base`; the client names the
+    model. `changes` are made to each configuration."""
+    return deck(
+        *(
+            route(path, config(base + paths[0], kind, None, **changes), response_buffering=False)
+            for kind, paths in OPENAI_PATHS.items()
+            for path in paths
+        )
+    )

@@ -80,6 +80,7 @@ class Attempt:
         self._sub = self._subpath()
         self._requested = self._first_requested()
         self._dropped: tuple[str, ...] = ()
+        self._asks_for_usage = False
         self._conversion = self._choose_conversion()
 
     def _subpath(self) -> Subpath:
@@ -116,6 +117,7 @@ class Attempt:
         self._check_streaming()
         changes = self._conversion.access(self._parameters())
         self._dropped = changes.dropped
+        self._asks_for_usage = "stream_options" in changes.members
         credentials = self._credentials()
         headers = {**credentials.headers, **self._subprotocols(), **self._accepted()}
         place = self._address(credentials, changes)
@@ -326,9 +328,10 @@ class Attempt:
         if not self.is_logged:
             return None
         if answer.is_event_stream(head):
-            asked = openai.wants_usage(self._json) or not logging.log_statistics
             return reading.stream(
-                self.target.route_type, keep=logging.log_payloads, strip_usage=not asked
+                self.target.route_type,
+                keep=logging.log_payloads,
+                strip_usage=self._asks_for_usage,
             )
         return reading.one_shot(self.target.route_type, keep=logging.log_payloads)
 
