@@ -11,14 +11,20 @@ Whatever else a generation owns and hands down to its workers belongs here too.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from kong_ai_proxy.relay.once import Once
+from kong_ai_proxy.relay.settings import RelaySettings
 
 Protocol = Literal["protobuf", "msgpack"]
 
@@ -46,15 +52,57 @@ class Settings(NamedTuple):
     """Seconds that an ending generation goes on accepting if no other one takes the path."""
     plugins: str | None = None
     """Folder of the plugin classes; None: the packaged ones."""
+    relay: RelaySettings = RelaySettings()
 
-    def to_json(self) -> str:
-        """As an argument for the processes of the generation."""
-        return json.dumps(self._asdict())
+    def to_json(self) -> bytes:
+        """For the stdin of a process of the generation. As a proxy's URL may have a password in
+        it, not for a command line or an environment."""
+        return json.dumps({**self._asdict(), "relay": dataclasses.asdict(self.relay)}).encode()
 
     @classmethod
-    def from_json(cls, text: str) -> Settings:
+    def from_json(cls, text: bytes) -> Settings:
         """The reverse of `to_json`."""
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        return cls(**{**fields, "relay": RelaySettings(**fields["relay"])})
+
+
+def start_process(
+    module: str, settings: Settings, *arguments: int, **popen: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process of the generation, which reads its settings from stdin. `arguments` follow
+    the socket's path on its command line, where the path tells generations apart in process lists.
+
+    Raises OSError.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", module, settings.socket, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        **popen,
+    )
+    assert process.stdin
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # it is gone: others see that
+        process.stdin.write(settings.to_json())
+    process.stdin = None
+    return process
+
+
+class RelayShare:
+    """What the relays of one generation share: the port that they listen on, and the memory in
+    which a ticket is honoured once. Workers inherit both.
+
+    The port is one of 127.0.0.1 that was free, so that two generations can overlap. Raises OSError
+    where it cannot listen.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.once = Once.create(workers)
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self.socket.setblocking(False)
+
+    def close(self) -> None:
+        """Stop listening and forget the secret."""
+        self.socket.close()
+        self.once.close()
 
 
 def socket_problem(path: str) -> str | None:

@@ -9,6 +9,7 @@ worker loads an instance it has not seen from the Store, and live objects are ke
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import time
@@ -16,7 +17,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from kong_ai_proxy.pluginserver.failures import frames_of
+from kong_ai_proxy.relay.ticket import Issuer
+from kong_ai_proxy.telemetry.failures import frames_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,12 @@ def own_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Plugin(Protocol):
-    """What an instance runs. Handlers are methods named after Kong's phases (`access`, `log`)."""
+    """What an instance runs. Handlers are methods named after Kong's phases (`access`, `log`).
+
+    A class whose constructor has a parameter `relay` is given the issuer of the relay's tickets by
+    it. Where there is a method `started`, it is told the instance's id and the digest of its
+    configuration.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None: ...
 
@@ -128,18 +135,33 @@ class Instance:
         self.started_at = int(time.time())
         self.prepared: Any = None  # what a protocol worked out from the plugin's `prefetch`
 
-    def load(self, plugin: type[Plugin], config: Mapping[str, Any] | bytes) -> None:
+    def load(
+        self, plugin: type[Plugin], config: Mapping[str, Any] | bytes, relay: Issuer | None = None
+    ) -> None:
         """Make the plugin object; what goes wrong becomes `error`."""
         if isinstance(config, bytes):
             self.error = f"{self.name}: the configuration that Kong sent is no JSON object"
             log.error("plugin %s, instance %d: configuration is no JSON object", self.name, self.id)
             return
         try:
-            self.plugin = plugin(dict(config))
+            self.plugin = self._make(plugin, dict(config), relay)
         except Exception as error:
             self.error = f"{self.name}: the configuration could not be loaded"
             text = "plugin %s, instance %d: configuration could not be loaded\n%s"
             log.error(text, self.name, self.id, frames_of(error))
+
+    def _make(self, plugin: type[Any], config: dict[str, Any], relay: Issuer | None) -> Any:
+        made = plugin(config, relay=relay) if _takes_relay(plugin) else plugin(config)
+        if hasattr(made, "started"):
+            made.started(self.id, self.config_digest)
+        return made
+
+
+def _takes_relay(plugin: type[Any]) -> bool:
+    try:
+        return "relay" in inspect.signature(plugin).parameters
+    except (TypeError, ValueError):  # Python cannot tell the parameters
+        return False
 
 
 def _parse(config: bytes) -> dict[str, Any] | bytes:
@@ -154,8 +176,11 @@ def _parse(config: bytes) -> dict[str, Any] | bytes:
 class Instances:
     """The live instances of one process."""
 
-    def __init__(self, plugins: Mapping[str, type[Plugin]], store: Store) -> None:
+    def __init__(
+        self, plugins: Mapping[str, type[Plugin]], store: Store, relay: Issuer | None = None
+    ) -> None:
         self.plugins = plugins
+        self._relay = relay
         self._store = store
         self._live: OrderedDict[int, Instance] = OrderedDict()
 
@@ -224,7 +249,7 @@ class Instances:
         instance = self.live(number)
         if instance is None or instance.config_digest != digest:
             instance = Instance(number, name, digest)
-            instance.load(self.plugins[name], config)
+            instance.load(self.plugins[name], config, self._relay)
             self._live[number] = instance
             if len(self._live) > MAX_LIVE:
                 self._live.popitem(last=False)

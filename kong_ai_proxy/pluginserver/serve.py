@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import os
 import select
 import signal
 import socket
+import ssl
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from kong_ai_proxy.pluginserver.generation import Settings, socket_problem
+from kong_ai_proxy.pluginserver.generation import Settings, socket_problem, start_process
+from kong_ai_proxy.relay.settings import RelaySettings, proxy_url
 
 _STDIN, _STDERR = 0, 2
 _KILL_SECONDS = 3  # what the supervisor gets to end at once
@@ -69,12 +71,10 @@ class _Launcher:
         # Of the processes behind it, none may ever wait for Kong to read what it logs.
         os.set_blocking(log, False)
         try:
-            self._supervisor = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "kong_ai_proxy.pluginserver.supervisor"),
-                    *(settings.to_json(), str(theirs.fileno())),
-                ],
-                stdin=subprocess.DEVNULL,
+            self._supervisor = start_process(
+                "kong_ai_proxy.pluginserver.supervisor",
+                settings,
+                theirs.fileno(),
                 stdout=log,
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
@@ -187,13 +187,14 @@ def _settings(argv: list[str]) -> Settings:
     parser = _parser()
     options = vars(parser.parse_args(argv))
     for name, (_, convert, _) in _OPTIONS.items():
-        variable = _variable(name)
-        if options[name] is None and os.environ.get(variable):
+        variable = next(filter(os.environ.get, _variables(name)), None)
+        if options[name] is None and variable:
             try:
                 options[name] = convert(os.environ[variable])
             except argparse.ArgumentTypeError as error:
                 parser.error(f"{variable}: {error}")
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    relay = {name: given.pop(name) for name in _RELAY_OPTIONS if name in given}
     if "socket" not in given:
         parser.error(
             "--socket PATH is missing (or KONG_AI_PROXY_SOCKET): the path that kong.conf has as "
@@ -204,7 +205,7 @@ def _settings(argv: list[str]) -> Settings:
         parser.error(f"cannot listen on {given['socket']}: {problem}")
     if given.get("protocol") == "msgpack":
         _one_worker(given)
-    return _DEFAULTS._replace(**given)
+    return _DEFAULTS._replace(**given, relay=RelaySettings(**relay))
 
 
 def _one_worker(given: dict[str, Any]) -> None:
@@ -248,6 +249,24 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return convert
 
 
+def _ca_file(text: str) -> str:
+    path = os.path.abspath(text)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise argparse.ArgumentTypeError(f"expected certificates in PEM format in {path}") from None
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror}") from None
+    return path
+
+
+def _proxy(text: str) -> str:
+    try:
+        return proxy_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 # What stands for the value in --help, how it is read, what it means.
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "socket": ("PATH", str, "Unix socket to listen on; kong.conf needs the same path"),
@@ -268,6 +287,22 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
         f"what one event may take (default: {_DEFAULTS.event_time_limit:g}); below the "
         f"{_KONG_SECONDS} s after which Kong gives up",
     ),
+    "ca_file": (
+        "PATH",
+        _ca_file,
+        "PEM file with certificates that the relay trusts, beside the system's, for providers",
+    ),
+    "https_proxy": (
+        "URL",
+        _proxy,
+        "HTTP proxy through which the relay reaches https:// providers (also HTTPS_PROXY)",
+    ),
+    "no_proxy": (
+        "LIST",
+        str,
+        "what the relay reaches without that proxy: names with all below them, addresses, "
+        "networks, with commas between (also NO_PROXY)",
+    ),
     "log_level": (
         "LEVEL",
         _one_of(("debug", "info", "warning", "error")),
@@ -276,8 +311,14 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
 }
 
 
-def _variable(option: str) -> str:
-    return "KONG_AI_PROXY_" + option.upper()
+_RELAY_OPTIONS = tuple(field.name for field in dataclasses.fields(RelaySettings))
+_USUAL_VARIABLES = ("https_proxy", "no_proxy")
+
+
+def _variables(option: str) -> list[str]:
+    """The variables that stand for an option, the one that wins first."""
+    usual = [option, option.upper()] if option in _USUAL_VARIABLES else []
+    return ["KONG_AI_PROXY_" + option.upper(), *usual]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,12 +16,17 @@ import logging
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 
 from kong_ai_proxy.pluginserver import logs
-from kong_ai_proxy.pluginserver.generation import Listener, Settings, answers
+from kong_ai_proxy.pluginserver.generation import (
+    Listener,
+    RelayShare,
+    Settings,
+    answers,
+    start_process,
+)
 from kong_ai_proxy.pluginserver.store import Shelf, serve_link
 
 KILL_SECONDS = 2.0
@@ -31,17 +36,19 @@ _MAX_PAUSE = 5.0  # seconds before a worker that keeps dying is started again
 _STEADY_SECONDS = 10.0  # a worker that lived this long died by chance
 _START_ATTEMPTS = 3  # then a generation of which no worker ever served gives up
 _FREE_PATH_LOOK = 0.005  # seconds; less than the shim waits before it asks once more
+_PROGRAM = "kong_ai_proxy.pluginserver.worker"
 _QUEUE_LOOKS = 100  # 10 ms apart, for the workers to take what waits in a withdrawn socket's queue
 
 _log = logging.getLogger("kong_ai_proxy.pluginserver.supervisor")  # run with -m: not __main__
 
 
 def main(argv: list[str]) -> int:
-    """Run a generation: `argv` is its settings as JSON and the descriptor of the control socket.
+    """Run a generation: `argv` is its socket's path and the descriptor of the control socket; its
+    settings come on stdin.
 
     Returns the exit status: 0 after a stop that was asked for, 1 when it cannot serve.
     """
-    settings = Settings.from_json(argv[0])
+    settings = Settings.from_json(sys.stdin.buffer.read())
     logs.configure(settings.log_level, "supervisor")
     with socket.socket(fileno=int(argv[1])) as control:
         return asyncio.run(_Supervisor(settings, control).run())
@@ -50,19 +57,19 @@ def main(argv: list[str]) -> int:
 class _Worker:
     """One worker process and the supervisor's end of its link."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, slot: int, listener: socket.socket, share: RelayShare
+    ) -> None:
+        self.slot = slot
         self.link, theirs = socket.socketpair()
         self.started = time.monotonic()
         self.ready = False
         with theirs:
-            inherited = (listener.fileno(), theirs.fileno())
+            own = (listener, theirs, share.socket, share.once)
+            inherited = [each.fileno() for each in own]
             try:
-                self._process = subprocess.Popen(
-                    [
-                        *(sys.executable, "-P", "-m", "kong_ai_proxy.pluginserver.worker"),
-                        *(settings.to_json(), *map(str, inherited)),
-                    ],
-                    pass_fds=inherited,
+                self._process = start_process(
+                    _PROGRAM, settings, slot, *inherited, pass_fds=inherited
                 )
             except OSError:
                 self.link.close()
@@ -98,19 +105,23 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._stop_at_once)
         loop.add_reader(self._control, self._launcher_gone)
         try:
-            self._listener = Listener(self._settings.socket)
+            self._share = RelayShare(self._settings.workers)
         except OSError as error:
-            _log.error("cannot listen on %s: %s", self._settings.socket, error)
+            _log.error("cannot listen on 127.0.0.1 for the relay: %s", error)
             return 1
-        try:
-            return await self._serve()
-        finally:
-            self._listener.close()
+        with contextlib.closing(self._share):
+            try:
+                self._listener = Listener(self._settings.socket)
+            except OSError as error:
+                _log.error("cannot listen on %s: %s", self._settings.socket, error)
+                return 1
+            with contextlib.closing(self._listener):
+                return await self._serve()
 
     async def _serve(self) -> int:
         self._publish_if_free()
         publishing = asyncio.create_task(self._publish_once_free())
-        keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers)]
+        keepers = [asyncio.create_task(self._keep(slot)) for slot in range(self._settings.workers)]
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
         self._stop("a task of the supervisor failed")
@@ -133,10 +144,10 @@ class _Supervisor:
             if not self._listener.published:
                 self._publish_if_free()
 
-    async def _keep(self) -> None:
+    async def _keep(self, slot: int) -> None:
         """Have one worker run, again and again, until the generation stops."""
         while not self._stopping.is_set():
-            await self._run_worker()
+            await self._run_worker(slot)
             if self._failures >= _START_ATTEMPTS and not self._served:
                 self._status = 1
                 self._stop("no worker could start")
@@ -147,9 +158,9 @@ class _Supervisor:
     def _pause(self) -> float:
         return float(min(_MAX_PAUSE, 0.05 * 2 ** min(self._failures, 10)))
 
-    async def _run_worker(self) -> None:
+    async def _run_worker(self, slot: int) -> None:
         try:
-            worker = _Worker(self._settings, self._listener.socket)
+            worker = _Worker(self._settings, slot, self._listener.socket, self._share)
         except OSError as error:
             self._failures += 1
             _log.error("cannot start a worker: %s", error)
@@ -160,6 +171,7 @@ class _Supervisor:
             status = await worker.reap()
         finally:
             self._workers.discard(worker)
+            self._share.once.set_open(slot, False)  # nobody issues its tickets any more
         if self._stopping.is_set():
             return
         lived = time.monotonic() - worker.started

@@ -4,12 +4,14 @@ The supervisor makes one anonymous piece of shared memory and its workers inheri
 generation's secret, which so is on no command line and in no environment, and one slot for each
 worker:
 
-    secret (32 bytes) ... | slot 0: mark, times ... ring | slot 1: ... |
+    secret (32 bytes) ... | slot 0: mark, open, times ... ring | slot 1: ... |
 
 A number is a slot and a sequence in it. The mark is the sequence that comes next; as it outlives
 the worker, whoever is started again in the slot goes on where the one before ended. The ring has
 one byte for each of the last WINDOW sequences: the lap in which that place was claimed. Pages that
 were never touched take no memory.
+
+A slot is open while tickets with its numbers may still come to the relay.
 
 A claim holds a POSIX record lock on its byte while it looks and writes. The kernel gives the lock
 back when its process dies.
@@ -36,6 +38,8 @@ _PAGE: Final = 4096
 _HEAD: Final = 2 * _PAGE  # of a slot: its mark and its times
 _SLOT_BITS: Final = 6
 _LAPS: Final = 255  # values of a byte of the ring but 0, which says that it was never claimed
+_OPEN_AT: Final = 1  # in words after the mark
+_TIMES_AT: Final = 2
 _TIMES: Final = 400
 _TIME_SECONDS: Final = 10.0  # times are this far apart, so the table covers more than an hour
 
@@ -121,7 +125,7 @@ class Once:
         words, at = self._words, _mark(slot)
         sequence = words[at]
         tick = int(self._now() / _TIME_SECONDS)
-        time_at = at + 1 + 2 * (tick % _TIMES)
+        time_at = at + _TIMES_AT + 2 * (tick % _TIMES)
         if words[time_at] != tick:
             words[time_at + 1] = sequence
             words[time_at] = tick
@@ -140,7 +144,7 @@ class Once:
 
     def _taken_since(self, slot: int, seconds: float) -> int:
         at = _mark(slot)
-        times = self._words[at + 1 : at + 1 + 2 * _TIMES]
+        times = self._words[at + _TIMES_AT : at + _TIMES_AT + 2 * _TIMES]
         now = self._now()
         oldest = max(int((now - seconds) / _TIME_SECONDS), int(now / _TIME_SECONDS) - _TIMES + 1)
         recent = (
@@ -149,6 +153,14 @@ class Once:
             if times[i] >= oldest and (times[i] or times[i + 1])
         )
         return min(recent, default=self._words[at])
+
+    def set_open(self, slot: int, is_open: bool) -> None:
+        """Say whether tickets with numbers of a slot may still come."""
+        self._words[_mark(slot) + _OPEN_AT] = is_open
+
+    def any_open(self) -> bool:
+        """Whether any slot is open."""
+        return any(self._words[_mark(slot) + _OPEN_AT] for slot in range(self._slots))
 
     def close(self) -> None:
         """Unmap the memory and close the descriptor."""

@@ -7,7 +7,7 @@ import socket
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 DEADLINE = 20.0
 """Seconds after which a test that waits has failed."""
@@ -108,6 +108,16 @@ class Kong:
 
     def finish(self) -> tuple[int, str]:
         """Answer the getter and the rest of the event. The worker's pid and the instance's note."""
+        pid, note, *_ = self._finish()
+        return pid, note
+
+    def ticket(self) -> tuple[int, str]:
+        """A whole event that issues a ticket for `GET /`. The relay's port and the ticket."""
+        self.begin(self.start_instance("ticket"))
+        _, _, port, ticket = self._finish()
+        return port, ticket
+
+    def _finish(self) -> list[Any]:
         self._send(_bytes_field(1, b"GET"))
         told = b""
         while method := self.read_frame():
@@ -116,8 +126,8 @@ class Kong:
                 told = argument
             self._send(b"")
         assert self.read_frame()
-        pid, note = json.loads(told[told.index(b"[") : told.rindex(b"]") + 1])
-        return pid, note
+        found: list[Any] = json.loads(told[told.index(b"[") : told.rindex(b"]") + 1])
+        return found
 
     def event(self, instance: int) -> tuple[int, str]:
         """A whole event."""

@@ -12,6 +12,9 @@ import pytest
 
 from kong_ai_proxy.pluginserver import serve
 from kong_ai_proxy.pluginserver.generation import MAX_PATH_BYTES, Settings, socket_problem
+from kong_ai_proxy.relay.settings import RelaySettings
+
+CERTIFICATE = Path(__file__).parent.parent / "gateway" / "proxy" / "localhost.pem"
 
 
 def refusal(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -30,7 +33,8 @@ def short() -> Iterator[Path]:
 
 
 def test_settings_survive_the_way_to_the_processes() -> None:
-    settings = Settings("/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", 2.0, "/plugins")
+    relay = RelaySettings("/ca.pem", "http://u:p@proxy:1", "a,b")
+    settings = Settings("/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", 2.0, "/plugins", relay)
     assert Settings.from_json(settings.to_json()) == settings
 
 
@@ -153,5 +157,80 @@ def test_help_names_every_option(capfd: pytest.CaptureFixture[str]) -> None:
         serve.main(["--help"])
     assert end.value.code == 0
     said = capfd.readouterr().out
-    for option in ("socket", "workers", "protocol", "drain", "event-time-limit", "log-level"):
+    options = ("socket", "workers", "protocol", "drain", "event-time-limit", "log-level")
+    for option in (*options, "ca-file", "https-proxy", "no-proxy"):
         assert f"--{option} " in said
+
+
+def test_a_private_ca_is_loaded_to_see_whether_it_can_be(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(short)
+    (short / "ca.pem").write_bytes(CERTIFICATE.read_bytes())
+    settings = serve._settings(["--socket", "s", "--ca-file", "ca.pem"])
+    assert settings.relay.ca_file == f"{short.resolve()}/ca.pem"
+
+
+def test_a_ca_that_is_none_is_refused(short: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ("--socket", str(short / "s"), "--ca-file")
+    assert f"--ca-file: cannot read {short}/none: No such file" in refusal(
+        capfd, *options, str(short / "none")
+    )
+    (short / "empty").touch()
+    assert "expected certificates in PEM format in" in refusal(
+        capfd, *options, str(short / "empty")
+    )
+    assert f"cannot read {short}: Is a directory" in refusal(capfd, *options, str(short))
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(
+    ("variables", "proxy"),
+    [
+        ([], None),
+        (["HTTPS_PROXY"], "http://HTTPS_PROXY"),
+        (["HTTPS_PROXY", "https_proxy"], "http://https_proxy"),
+        (["https_proxy", "KONG_AI_PROXY_HTTPS_PROXY"], "http://KONG_AI_PROXY_HTTPS_PROXY"),
+    ],
+)
+def test_the_usual_variables_name_the_proxy(
+    short: Path, monkeypatch: pytest.MonkeyPatch, variables: list[str], proxy: str | None
+) -> None:
+    for name in variables:
+        monkeypatch.setenv(name, name)
+    monkeypatch.setenv("NO_PROXY", "internal.example")
+    options = ["--socket", str(short / "s")]
+    relay = serve._settings(options).relay
+    assert (relay.https_proxy, relay.no_proxy) == (proxy, "internal.example")
+    relay = serve._settings([*options, "--https-proxy=p:1", "--no-proxy="]).relay
+    assert (relay.https_proxy, relay.no_proxy) == ("http://p:1", "")
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_a_proxy_that_cannot_be_is_refused_without_its_password(
+    short: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--socket", str(short / "s"))
+    said = refusal(capfd, *options, "--https-proxy=socks5://user:hunter2@proxy")
+    assert "--https-proxy: expected http://HOST:PORT: another scheme" in said
+    assert "hunter2" not in said
+    monkeypatch.setenv("https_proxy", "socks5://user:hunter2@proxy")
+    said = refusal(capfd, *options)
+    assert "https_proxy: expected http://HOST:PORT: another scheme" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_help_does_not_show_what_the_variables_hold(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:hunter2@proxy")
+    with pytest.raises(SystemExit):
+        serve.main(["--help"])
+    assert "hunter2" not in capfd.readouterr().out

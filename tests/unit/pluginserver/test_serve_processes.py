@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kong_ai_proxy.pluginserver.generation import Listener, Settings
+from kong_ai_proxy.pluginserver.generation import Listener, Settings, start_process
 from kong_ai_proxy.pluginserver.worker import ORPHAN_SECONDS
 from tests.unit.pluginserver.kong import DEADLINE, ConnectionClosedError, Kong
 from tests.unit.pluginserver.processes import PROBE, Serve, alive, command, wait_until
@@ -383,10 +383,10 @@ class TestGenerations:
             assert kong.event(kong.start_instance("a"))[1] == "a"
         serve.wait(1)
 
-    def test_twenty_leave_nothing_behind(self, start: Start, path: Path) -> None:
+    def test_ten_leave_nothing_behind(self, start: Start, path: Path) -> None:
         here = psutil.Process()
         before = (here.num_fds(), here.children(recursive=True))
-        for number in range(20):
+        for number in range(10):
             serve = start("--workers=1").wait(1)
             with serve.connect() as kong:
                 assert kong.event(kong.start_instance(str(number)))[1] == str(number)
@@ -459,9 +459,10 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
-            program = (sys.executable, "-m", "kong_ai_proxy.pluginserver.supervisor")
-            self.process = subprocess.Popen(
-                [*program, settings.to_json(), str(theirs.fileno())],
+            self.process = start_process(
+                "kong_ai_proxy.pluginserver.supervisor",
+                settings,
+                theirs.fileno(),
                 pass_fds=[theirs.fileno()],
                 stderr=subprocess.PIPE,
             )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kong_ai_proxy.relay import once as module
@@ -194,6 +194,7 @@ def test_the_ring_goes_round() -> None:
                 once.claim(number)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 3 * RING)), max_size=6 * RING))
 def test_a_claim_succeeds_for_what_is_open_and_was_not_claimed(steps: list[int | None]) -> None:
     """A step takes a number, or claims the one that was taken so many before the newest."""

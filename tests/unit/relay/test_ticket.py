@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kong_ai_proxy.relay.once import Once
@@ -90,6 +90,7 @@ text = st.text(
 )
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Claims,
@@ -155,6 +156,7 @@ def test_garbage(side: Side, ticket: str) -> None:
     assert side.refusal(ticket) == "the ticket is no ticket"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_without_our_signature(raw: bytes) -> None:
     side = Side()
