@@ -1,0 +1,360 @@
+"""A multipart form that streams through: a few small fields are read or changed, the rest, files of
+any size, goes on byte for byte.
+
+RFC 7578 (multipart/form-data) and RFC 2046 section 5.1.1 (multipart). Where servers are known to
+read the same bytes differently, the form is refused: a rule about a field holds only when the
+provider sees the field that was looked at here. Forms of browsers and of the usual HTTP libraries
+are not affected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from urllib.parse import unquote
+
+MAX_PREAMBLE = 8 << 10
+MAX_HEADERS = 16 << 10
+MAX_VALUE = 4 << 10
+MAX_PARTS = 1000
+
+_WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_WORD})=(?:"([^"]*)"|({_WORD}))')
+_TYPE = re.compile(r"[ \t]*multipart/form-data(?=[ \t]*(?:;|$))", re.IGNORECASE)
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_HEADER = re.compile(rf"({_WORD}):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_DISPOSITION = re.compile(r"form-data(?=[ \t]*(?:;|$))", re.IGNORECASE)
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_TEXT_CHARSETS = frozenset({"utf-8", "us-ascii"})
+_PLAIN_ENCODINGS = frozenset({"7bit", "8bit", "binary"})
+
+_BAD_HEADERS = "expected headers 'name: value' in each part, CRLF after each and an empty line"
+
+OnField = Callable[[str, str], bytes | None]
+Missing = Callable[[frozenset[str]], Mapping[str, str]]
+
+
+class FormError(ValueError):
+    """The form cannot be read, or not by everybody alike. The text is for the client (400)."""
+
+
+class FormFilter:
+    """Filters one form.
+
+    Holds the headers of one part, or a watched value, or as much of a chunk's end as may be the
+    beginning of a boundary: MAX_HEADERS and a chunk at most. A chunk that lies inside a file comes
+    back as the same object. After an error nothing more is let through.
+    """
+
+    def __init__(
+        self, content_type: str, watch: frozenset[str], on_field: OnField, missing: Missing
+    ) -> None:
+        """Raises FormError unless `content_type` is multipart/form-data with a usable boundary.
+
+        `on_field(name, value)` is called for each part named in `watch`: None keeps it as it is,
+        bytes take the place of its content; what it raises comes out of `feed`. At the end,
+        `missing(names of watch that were there)` gives fields to add, values by name.
+        """
+        dashes = b"--" + _boundary(content_type)
+        self._dashes = dashes
+        self._delimiter = b"\r\n" + dashes
+        self._bare = (b"\n" + dashes, b"\r" + dashes)
+        self._watch = watch
+        self._watched = {_loosely(name): name for name in watch}
+        self._on_field = on_field
+        self._missing = missing
+        self._seen: set[str] = set()
+        self._parts = 0
+        self._step: Callable[[FormFilter, bytes, int], int] = FormFilter._preamble
+        # The first boundary may stand at the very start: as if a line had ended there.
+        self._held = b"\r\n"
+        self._invented = 2  # bytes of what comes out that were never received
+        self._out: list[bytes] = []
+        self._at_start = False  # at the line end between the headers and the content
+        self._known = 0  # how much of the headers that are held has been looked at
+        self._name = ""  # of the watched part under way
+        self._head = b""  # its headers
+        self._last = b""  # what was let through behind the closing boundary
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What goes on. Raises FormError."""
+        data = self._held + chunk if self._held else chunk
+        self._held = b""
+        at = 0
+        try:
+            while at < len(data):
+                at = self._step(self, data, at)
+        except BaseException:
+            self._step = FormFilter._refuse
+            raise
+        return self._taken()
+
+    def end(self) -> bytes:
+        """The body has ended. Raises FormError when the form has not."""
+        ended = self._step in (FormFilter._after_close, FormFilter._epilogue) and not self._held
+        if not ended:
+            raise FormError("the form is cut short: expected the closing boundary before the end")
+        return b""
+
+    def _taken(self) -> bytes:
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        whole = out[0] if len(out) == 1 else b"".join(out)
+        if self._invented and whole:
+            whole, self._invented = whole[self._invented :], 0
+        return whole
+
+    def _hold(self, data: bytes, at: int) -> int:
+        """Wait for more, keeping the data from `at` on."""
+        self._held = data[at:]
+        return len(data)
+
+    # Steps. Each is called with data and an offset inside it, and returns the next offset.
+
+    def _preamble(self, data: bytes, at: int) -> int:
+        found = self._find(data, at)
+        dashes = data.find(self._dashes, at)
+        if dashes >= 0 and dashes != found + 2:
+            raise FormError("the boundary stands inside a line before the first part")
+        if (found if found >= 0 else len(data) - self._unsure(data, at)) > MAX_PREAMBLE:
+            raise FormError(f"no part begins in the first {MAX_PREAMBLE} bytes of the form")
+        if found < 0:
+            return self._hold(data, at)
+        self._out.append(data[at:found])
+        self._step = FormFilter._boundary_line
+        return found
+
+    def _boundary_line(self, data: bytes, at: int) -> int:
+        end = at + len(self._delimiter)
+        after = data[end : end + 2]
+        if after == b"\r\n":
+            self._out.append(data[at:end])
+            self._step = FormFilter._headers
+            return end
+        if after == b"--":
+            self._add_missing()
+            self._out.append(data[at : end + 2])
+            self._step = FormFilter._after_close
+            return end + 2
+        if after in (b"", b"\r", b"-"):
+            return self._hold(data, at)
+        raise FormError("expected CRLF or -- directly after the boundary")
+
+    def _headers(self, data: bytes, at: int) -> int:
+        known, self._known = at + self._known, 0
+        end = data.find(b"\r\n\r\n", max(at, known - 3))
+        if (end if end >= 0 else len(data) - 3) - at > MAX_HEADERS:
+            raise FormError(f"the headers of a part are longer than {MAX_HEADERS} bytes")
+        if end < 0:
+            if _BARE_LF.search(data, known):
+                raise FormError(_BAD_HEADERS)
+            self._known = len(data) - at
+            return self._hold(data, at)
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise FormError(f"more than {MAX_PARTS} parts")
+        # The content is taken to begin with the last line end, so that a boundary right behind
+        # the headers shows: some servers take it for one and others for content.
+        self._at_start = True
+        self._enter(data[at : end + 2])
+        return end + 2
+
+    def _content(self, data: bytes, at: int) -> int:
+        found = self._find(data, at)
+        if found < 0:
+            end = len(data) - self._unsure(data, at)
+            if end > at:
+                self._out.append(data[at:end])
+                self._at_start = False
+            return self._hold(data, end)
+        self._out.append(data[at:found])
+        self._step = FormFilter._boundary_line
+        return found
+
+    def _value(self, data: bytes, at: int) -> int:
+        found = self._find(data, at)
+        unsure = self._unsure(data, at) if found < 0 else 0
+        start = at + 2
+        if (found if found >= 0 else len(data) - unsure) - start > MAX_VALUE:
+            raise FormError(f"the field {self._name!r} is longer than {MAX_VALUE} bytes")
+        if found < 0:
+            return self._hold(data, at)
+        self._give(data[start:found])
+        self._step = FormFilter._boundary_line
+        return found
+
+    def _after_close(self, data: bytes, at: int) -> int:
+        line_end = data[at : at + 2]
+        if line_end == b"\r":
+            return self._hold(data, at)
+        if line_end != b"\r\n":
+            raise FormError("expected CRLF or the end directly after the closing boundary")
+        self._step = FormFilter._epilogue
+        return at
+
+    def _epilogue(self, data: bytes, at: int) -> int:
+        seen = self._last + data[at:]
+        if self._dashes in seen:
+            raise FormError("the boundary occurs again after the closing boundary")
+        self._last = seen[-len(self._dashes) :]
+        self._out.append(data[at:])
+        return len(data)
+
+    def _refuse(self, _data: bytes, _at: int) -> int:
+        raise FormError("the form was refused before")
+
+    # What steps have in common.
+
+    def _find(self, data: bytes, at: int) -> int:
+        """Offset of the next delimiter, or -1."""
+        bare_lf, bare_cr = self._bare
+        found = data.find(bare_lf, at)
+        if data.find(bare_cr, at, found if found >= 0 else len(data)) >= 0:
+            raise FormError("expected CRLF before the boundary, got CR")
+        if found < 0:
+            return -1
+        if found == at or data[found - 1 : found] != b"\r":
+            raise FormError("expected CRLF before the boundary, got LF")
+        if self._at_start and found - 1 == at:
+            raise FormError("expected an empty line and CRLF between a part's headers and boundary")
+        return found - 1
+
+    def _unsure(self, data: bytes, at: int) -> int:
+        """How many of the last bytes may be the beginning of a delimiter."""
+        window = max(at, len(data) - len(self._delimiter))
+        start = max(data.rfind(b"\r", window), data.rfind(b"\n", window))
+        if start < 0:
+            return 0
+        if start > at and data[start - 1 : start + 1] == b"\r\n":
+            start -= 1
+        tail = data[start:]
+        possible = any(sign.startswith(tail) for sign in (self._delimiter, *self._bare))
+        return len(tail) if possible else 0
+
+    def _enter(self, head: bytes) -> None:
+        """Begin the content of a part whose headers, a line end before each, are `head`."""
+        part = _Part(head)
+        name = self._watched.get(_loosely(part.name))
+        if name is None:
+            self._out.append(head)
+            self._step = FormFilter._content
+            return
+        if part.name != name:
+            raise FormError(f"unknown field {part.name!r}, did you mean {name!r}?")
+        if name in self._seen:
+            raise FormError(f"the field {name!r} occurs twice")
+        part.check_text()
+        self._seen.add(name)
+        self._name, self._head = name, head
+        self._step = FormFilter._value
+
+    def _give(self, value: bytes) -> None:
+        """Send the watched part on, with its value or another."""
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            raise FormError(f"the field {self._name!r} is not UTF-8") from None
+        content = self._on_field(self._name, text)
+        if content is None:
+            self._out += (self._head, b"\r\n", value)
+        else:
+            self._out += (_without_length(self._head), b"\r\n", self._checked(content))
+        self._head = b""
+
+    def _add_missing(self) -> None:
+        for name, value in self._missing(frozenset(self._seen)).items():
+            head = f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+            self._out += (self._delimiter, head.encode(), self._checked(value.encode()))
+
+    def _checked(self, content: bytes) -> bytes:
+        if self._dashes in content:
+            raise FormError("choose another boundary: it occurs in the value of a field")
+        return content
+
+
+class _Part:
+    """The headers of one part. Raises FormError for what is not plain."""
+
+    def __init__(self, head: bytes) -> None:
+        self._headers = _headers(head)
+        disposition = self._headers.get("content-disposition", "")
+        kind = _DISPOSITION.match(disposition)
+        if not kind:
+            raise FormError("expected Content-Disposition: form-data in each part")
+        parameters = _parameters(disposition, kind.end(), "Content-Disposition")
+        extended = [name for name in parameters if name.startswith("name*")]
+        if extended or "name" not in parameters:
+            raise FormError('expected name="..." in each Content-Disposition, and no name*')
+        self.name = _utf8(parameters["name"])
+        self._is_file = any(name.startswith("filename") for name in parameters)
+
+    def check_text(self) -> None:
+        """Raise FormError unless everybody reads the content as the same text."""
+        if self._is_file:
+            raise FormError(f"the field {self.name!r} has a file name, expected a plain value")
+        encoding = self._headers.get("content-transfer-encoding", "binary").strip().lower()
+        if encoding not in _PLAIN_ENCODINGS:
+            raise FormError(f"the field {self.name!r} has a transfer encoding, expected none")
+        media_type = self._headers.get("content-type", "")
+        start = media_type.find(";")
+        parameters = _parameters(media_type, start, "Content-Type") if start >= 0 else {}
+        if parameters.get("charset", "utf-8").lower() not in _TEXT_CHARSETS:
+            raise FormError(f"the field {self.name!r} has another charset, expected utf-8")
+
+
+def _boundary(content_type: str) -> bytes:
+    kind = _TYPE.match(content_type)
+    if not kind:
+        raise FormError("content-type: expected multipart/form-data")
+    boundary = _parameters(content_type, kind.end(), "content-type").get("boundary", "")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise FormError("content-type: expected a boundary of 1 to 70 characters (RFC 2046)")
+    return boundary.encode()
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in head.decode("latin-1").split("\r\n")[1:-1]:
+        header = _HEADER.fullmatch(line)
+        if not header:
+            raise FormError(_BAD_HEADERS)
+        name = header[1].lower()
+        if name in headers:
+            raise FormError(f"the header {name} occurs twice in a part")
+        headers[name] = header[2]
+    return headers
+
+
+def _parameters(text: str, at: int, header: str) -> dict[str, str]:
+    """The parameters of a header from `at` on, by name in lower case."""
+    parameters: dict[str, str] = {}
+    while match := _PARAMETER.match(text, at):
+        name, value = match[1].lower(), match[2] if match[2] is not None else match[3]
+        if value.endswith("\\"):
+            raise FormError(f'{header}: expected %22 instead of \\" in {name}')
+        if name in parameters:
+            raise FormError(f"{header}: {name} occurs twice")
+        parameters[name] = value
+        at = match.end()
+    if text[at:].strip(" \t") not in ("", ";"):
+        raise FormError(f'{header}: expected parameters name="value", each after a semicolon')
+    return parameters
+
+
+def _utf8(text: str) -> str:
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise FormError("Content-Disposition: expected a name in UTF-8") from None
+
+
+def _loosely(name: str) -> str:
+    """What the most lenient server may take a name for."""
+    return unquote(name).replace("\\", "").strip().casefold()
+
+
+def _without_length(head: bytes) -> bytes:
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"content-length:"))
