@@ -241,6 +241,7 @@ async def test_transcriptions_streamed(client: AsyncOpenAI) -> None:
     assert kinds[-1] == "transcript.text.done"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client says so of translations
 async def test_translations(client: AsyncOpenAI) -> None:
     answer = await client.audio.translations.create(model="whisper-1", file=("a.wav", sound()))
     assert answer.text
