@@ -31,6 +31,7 @@ from kong_ai_proxy.gateway.provider import (
     files,
     images,
     models,
+    realtime,
     responses,
     speech,
     transcriptions,
@@ -59,6 +60,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *files.ROUTES,
     *batches.ROUTES,
     *images.ROUTES,
+    *realtime.ROUTES,
     *responses.ROUTES,
     *speech.ROUTES,
     *transcriptions.ROUTES,
@@ -77,7 +79,7 @@ def application(settings: Settings | None = None) -> web.Application:
     app[SETTINGS] = settings or Settings()
     app[_SEEN] = deque(maxlen=_KEEP_SEEN)
     app.on_response_prepare.append(label)
-    for module in (files, batches, images, responses):
+    for module in (files, batches, images, realtime, responses):
         module.set_up(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)
@@ -128,7 +130,9 @@ async def _require_key(request: web.Request, handler: Handler) -> web.StreamResp
     if key is None or request.path.startswith(images.PUBLIC):
         return await handler(request)
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
+    if scheme.lower() != "bearer":
+        given = realtime.key_in_protocol(request) or ""
+    if not given:
         raise ApiError(
             401,
             "You didn't provide an API key. You need to provide your API key in an Authorization "

@@ -328,9 +328,9 @@ def _output_line(line: Any, status: int, body: Json) -> bytes:
 
 def _tokens(usage: Json) -> tuple[int, int]:
     """What was given and made, in the words of either API."""
-    given: int = usage.get("input_tokens", usage.get("prompt_tokens", 0))
-    made: int = usage.get("output_tokens", usage.get("completion_tokens", 0))
-    return given, made
+    given = usage.get("input_tokens", usage.get("prompt_tokens"))
+    made = usage.get("output_tokens", usage.get("completion_tokens"))
+    return given or 0, made or 0
 
 
 def _kept(batch: Batch, files: Files, blob: Blob, kind: str) -> str | None:

@@ -258,7 +258,8 @@ def as_chat(given: Json, history: list[Json]) -> Json:
     messages = [_message(item) for item in history]
     if given.get("instructions"):
         messages.insert(0, {"role": "developer", "content": given["instructions"]})
-    chat: Json = {"model": given["model"], "messages": [m for m in messages if m]}
+    said = [message for message in messages if message]
+    chat: Json = {"model": given["model"], "messages": said or [{"role": "user", "content": ""}]}
     wanted = given.get("text", {}).get("format") or {"type": "text"}
     if wanted["type"] == "json_schema":
         wanted = {"type": "json_schema", "json_schema": wanted}
