@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.config import Model, Target
-from kong_ai_proxy.exchange import answer, privacy, reading
+from kong_ai_proxy.exchange import answer, privacy
 from kong_ai_proxy.exchange.address import address
 from kong_ai_proxy.exchange.conversion import Changes, Conversion, OpenAIToOpenAI, Untouched
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
@@ -26,6 +27,8 @@ from kong_ai_proxy.exchange.messages import (
     UpstreamRequest,
 )
 from kong_ai_proxy.exchange.outcome import RequestMode
+from kong_ai_proxy.exchange.reading import Reading, one_shot, realtime, stream
+from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.json_object import JsonObject
@@ -71,7 +74,7 @@ class Attempt:
         self.model = model
         self.relayed = relayed
         self.answer: answer.Answer | None = None
-        self._realtime: reading.RealtimeReading | None = None
+        self._realtime: RealtimeReading | None = None
         self._rules = rules
         self._request = request
         self._content = content
@@ -176,6 +179,8 @@ class Attempt:
             raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self.model.name}")
 
     def _check_streaming(self) -> None:
+        if self._rules.response_streaming != "deny":
+            return
         in_query = privacy.query_values(self._request.query).get("stream", "").lower() == "true"
         if openai.wants_stream(self._json) or (self._operation.collections and in_query):
             self._refuse_stream_if_denied()
@@ -185,12 +190,15 @@ class Attempt:
             raise Refused(BAD_REQUEST, "response streaming is not enabled for this LLM")
 
     def _credentials(self) -> sign.Credentials:
+        auth, headers, query = self.target.auth, self._request.headers, self._request.query
         try:
+            if not auth.allow_override:
+                return sign.static(auth, (), (), ())
             return sign.static(
-                self.target.auth,
-                [name for name, values in self._request.headers.items() if any(values)],
-                [n for n, value in privacy.query_values(self._request.query).items() if value],
-                [n for n, value in self._json.items() if value],
+                auth,
+                [name for name, values in headers.items() if any(values)],
+                [name for name, value in privacy.query_values(query).items() if value],
+                [name for name, value in self._json.items() if value],
             )
         except sign.AuthError as error:
             raise Refused(SERVER_ERROR, str(error)) from None
@@ -201,8 +209,10 @@ class Attempt:
         added = dict(credentials.query)
         if self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
             added.update((name, str(value)) for name, value in changes.members.items())
-        own = privacy.joined(found.query, added)
-        client = privacy.without(self._request.query, self._dropped_query(own))
+        own = privacy.joined(found.query, added) if added else found.query
+        client = self._request.query
+        if client:
+            client = privacy.without(client, self._dropped_query(own))
         return found._replace(query="&".join(part for part in (own, client) if part))
 
     def _dropped_query(self, own: str) -> set[str]:
@@ -220,7 +230,7 @@ class Attempt:
             replaced=replaced,
         )
         emptied = {name for name, value in replaced.items() if not value}
-        return frozenset(dropped - replaced.keys() | emptied)
+        return dropped - replaced.keys() | emptied
 
     def _subprotocols(self) -> dict[str, str]:
         """Browsers offer the key as a WebSocket subprotocol, having no other way."""
@@ -235,17 +245,22 @@ class Attempt:
         """Only what the relay can undo is asked for, and nothing that delays a stream."""
         if not self.relayed:
             return {}
-        takes_gzip = coding.accepts(self._request.header("accept-encoding"), "gzip")
+        takes_gzip = _takes_gzip(self._request.header("accept-encoding"))
         streams = openai.wants_stream(self._json) or self._rules.response_streaming == "always"
         return {"accept-encoding": "gzip, identity" if takes_gzip and not streams else "identity"}
 
     def _secret_headers(self, headers: Mapping[str, str]) -> frozenset[str]:
-        """Those that are set, and the client's own credentials where they pass."""
+        """Those that are set, and the client's own credentials where they pass. The relay logs no
+        header."""
+        if self.relayed:
+            return frozenset()
         client = privacy.CREDENTIAL_HEADERS | self._overridden()
         return frozenset(headers.keys() | (client & self._request.headers.keys()))
 
     def _secret_query(self, credentials: sign.Credentials, query: str) -> frozenset[str]:
         """What is set, what the operator wrote into the URL, and the client's own that pass."""
+        if not query:
+            return frozenset()
         url = self.model.options.upstream_url or ""
         own = credentials.query.keys() | privacy.query_values(url.partition("?")[2]).keys()
         client = privacy.CREDENTIAL_QUERY | {self.target.auth.param_name or ""}
@@ -323,31 +338,40 @@ class Attempt:
         """Whether the configuration wants to know what became of the request."""
         return self.target.logging.log_statistics or self.target.logging.log_payloads
 
-    def _reading(self, head: ResponseHead) -> reading.Reading | None:
+    def _reading(self, head: ResponseHead) -> Reading | None:
         logging = self.target.logging
         if not self.is_logged:
             return None
         if answer.is_event_stream(head):
-            return reading.stream(
+            return stream(
                 self.target.route_type,
                 keep=logging.log_payloads,
                 strip_usage=self._asks_for_usage,
+                method=self._request.method,
+                prompt_estimate=lambda: openai.estimated_prompt_tokens(self._json),
             )
-        return reading.one_shot(self.target.route_type, keep=logging.log_payloads)
+        return one_shot(
+            self.target.route_type,
+            keep=logging.log_payloads,
+            method=self._request.method,
+            content_type=head.header("content-type"),
+        )
 
     @property
     def is_websocket(self) -> bool:
         """Whether the client asks for a WebSocket."""
         return self._operation.websocket
 
-    def open_realtime(self) -> reading.RealtimeReading | None:
+    def open_realtime(self) -> RealtimeReading | None:
         """Who reads the WebSocket's messages from now on, if anybody does."""
         if self.is_logged:
-            self._realtime = reading.realtime(keep=self.target.logging.log_payloads)
+            self._realtime = realtime(
+                keep=self.target.logging.log_payloads, count=self.target.logging.log_statistics
+            )
         return self._realtime
 
     @property
-    def reading(self) -> reading.Reading | reading.RealtimeReading | None:
+    def reading(self) -> Reading | RealtimeReading | None:
         """What is known of the answer, as far as it has passed by."""
         return self._realtime or (self.answer.reading if self.answer else None)
 
@@ -365,18 +389,10 @@ class Attempt:
             return self._requested
         return self.model.name or self._requested
 
+    @property
     def usage(self) -> Usage | None:
         """What the answer has used, as far as it has passed by."""
-        found = self.reading.usage if self.reading else None
-        if found is None or not found.estimated:
-            return found
-        prompt = openai.estimated_prompt_tokens(self._json)
-        return Usage(
-            prompt_tokens=prompt,
-            completion_tokens=found.completion_tokens,
-            total_tokens=prompt + found.completion_tokens,
-            estimated=True,
-        )
+        return self.reading.usage if self.reading else None
 
     def request_payload(self) -> str | None:
         """The client's JSON for the log, where it was read."""
@@ -396,6 +412,12 @@ class Attempt:
         return headers
 
 
+@lru_cache(maxsize=64)
+def _takes_gzip(accepted: str | None) -> bool:
+    return coding.accepts(accepted, "gzip")
+
+
+@lru_cache(maxsize=1024)
 def _header_text(text: str) -> str:
     """`text` with what a header value cannot hold percent-encoded: the name is the client's."""
     return re.sub(

@@ -54,10 +54,14 @@ def asks_upgrade(request: ClientRequest) -> bool:
     return "upgrade" in request.headers or "upgrade" in _listed(request, "connection")
 
 
-def _listed(request: ClientRequest, name: str) -> list[str]:
+def _listed(request: ClientRequest, name: str) -> tuple[str, ...]:
     """The elements of a header that is a list (RFC 9110 section 5.6.1), in lower case."""
-    values = ",".join(request.headers.get(name, ()))
-    return [element.strip().lower() for element in values.split(",")]
+    return _elements(request.headers.get(name, ()))
+
+
+@lru_cache(maxsize=256)
+def _elements(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(element.strip().lower() for element in ",".join(values).split(","))
 
 
 def is_form(request: ClientRequest) -> bool:

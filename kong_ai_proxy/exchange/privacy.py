@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode
 
 # Kong's and the connection's own, and what makes some servers see another request than the one
@@ -47,22 +48,34 @@ CREDENTIAL_QUERY = frozenset(
 
 def dropped_headers(
     sent: Iterable[str], *, credentials: bool, kept: Collection[str], replaced: Collection[str]
-) -> set[str]:
+) -> frozenset[str]:
     """Which of the `sent` lower-case header names do not go to the provider.
 
     `credentials`: the client's credentials are dropped too, but for the names in `kept`. Other
     spellings of the `replaced` ones are dropped, because servers that hand headers on as CGI does
     (RFC 3875 section 4.1.18) take `x_api_key` for `x-api-key`.
     """
+    names = tuple(sent)
+    find = _dropped if len(names) <= _FEW else _dropped.__wrapped__
+    return find(names, credentials, frozenset(kept), frozenset(replaced))
+
+
+_FEW = 64  # header names of one request that are worth remembering
+
+
+@lru_cache(maxsize=1024)  # a client sends the same names again and again
+def _dropped(
+    sent: tuple[str, ...], credentials: bool, kept: frozenset[str], replaced: frozenset[str]
+) -> frozenset[str]:
     unwanted = _INTERNAL | CREDENTIAL_HEADERS if credentials else _INTERNAL
     own = {_dashed(name) for name in replaced}
-    return {
+    return frozenset(
         name
         for name in sent
         if _dashed(name).startswith(_INTERNAL_PREFIXES)
         or (_dashed(name) in unwanted and name not in kept)
         or (_dashed(name) in own and name not in replaced)
-    }
+    )
 
 
 # The connection's own (RFC 9110 section 7.6.1), what nginx takes as an order, what would speak for
@@ -111,6 +124,8 @@ def without(raw: str, names: Collection[str]) -> str:
     Names are compared as a lenient server might read them: without regard to case, space around
     them, a trailing `[]`, and with ";" between parameters.
     """
+    if not raw:
+        return ""
     unwanted = {_lenient(name) for name in names}
     return "&".join(part for part in raw.split("&") if part and unwanted.isdisjoint(_names(part)))
 

@@ -36,7 +36,7 @@ def outcome(
 ) -> Outcome:
     """The Outcome of one request that went to one target."""
     logging, first = attempt.target.logging, end.first_content
-    reading, usage = attempt.reading, attempt.usage()
+    reading, usage = attempt.reading, attempt.usage
     return Outcome(
         plugin_id=plan.plugin_id,
         request_id=client.header(_REQUEST_ID),

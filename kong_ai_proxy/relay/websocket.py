@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDict
 
 from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
-from kong_ai_proxy.exchange.reading import RealtimeReading
+from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.upstream import CLOSE_SECONDS
 

@@ -111,7 +111,7 @@ def test_an_answer_that_is_read_is_the_very_same_bytes() -> None:
     actions = run(attempted, one_shot_head(), [ANSWER])
     assert isinstance(actions[1], Emit)
     assert actions[1].chunk is ANSWER
-    found = attempted.usage()
+    found = attempted.usage
     assert found is not None
     assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (5, 7, 12)
     assert attempted.reading is not None
@@ -127,7 +127,7 @@ def test_a_compressed_answer_passes_compressed_to_who_takes_it(encoding: str, si
     actions = run(attempted, one_shot_head(encoding), chunks)
     assert emitted(actions) == raw
     assert committed(actions).header("content-encoding") == encoding
-    assert (found := attempted.usage()) is not None
+    assert (found := attempted.usage) is not None
     assert found.total_tokens == 12
 
 
@@ -162,7 +162,7 @@ def test_a_stream_is_never_compressed(encoding: str, accepted: str) -> None:
     actions = run(attempted, first, [raw[at : at + 1] for at in range(len(raw))])
     assert emitted(actions) == STRIPPED
     assert committed(actions).header("content-encoding") is None
-    assert (found := attempted.usage()) is not None
+    assert (found := attempted.usage) is not None
     assert found.total_tokens == 12
 
 
@@ -171,7 +171,7 @@ def test_a_stream_split_anywhere_loses_the_usage_that_only_the_relay_asked_for(a
     attempted = attempt(STATISTICS, stream=True)
     actions = run(attempted, head(content_type="text/event-stream"), [STREAM[:at], STREAM[at:]])
     assert emitted(actions) == STRIPPED
-    assert (found := attempted.usage()) is not None
+    assert (found := attempted.usage) is not None
     assert found.completion_tokens == 7
 
 
@@ -230,7 +230,7 @@ def test_a_corrupt_answer_that_passes_compressed_is_the_clients_to_judge() -> No
     attempted = attempt(STATISTICS, headers={"accept-encoding": "gzip"})
     actions = run(attempted, one_shot_head("gzip"), [b"no gzip"])
     assert emitted(actions) == b"no gzip"
-    assert attempted.usage() is None
+    assert attempted.usage is None
 
 
 def test_a_bomb_is_not_read_to_its_end() -> None:
@@ -239,7 +239,7 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(MAX_READ // 2**20 + 8))
     actions = run(attempted, one_shot_head("gzip"), [bomb])
     assert emitted(actions) == bomb
-    assert attempted.usage() is None
+    assert attempted.usage is None
 
 
 def test_a_bomb_is_unpacked_no_faster_than_the_client_reads() -> None:
@@ -284,7 +284,7 @@ def test_the_words_of_a_stream_without_usage_are_counted() -> None:
     attempted = attempt(STATISTICS, stream=True)
     events = [EVENTS[0], EVENTS[1], EVENTS[3]]
     run(attempted, head(content_type="text/event-stream"), events)
-    found = attempted.usage()
+    found = attempted.usage
     assert found is not None
     assert found.estimated
     assert (found.prompt_tokens, found.completion_tokens) == (2, 2)
