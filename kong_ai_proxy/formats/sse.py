@@ -71,15 +71,13 @@ class SseReader:
         first; the error then comes with the next call, and with every one after it.
         """
         if self._ready:
-            # Most chunks are one event of one line, and most of the rest are whole events.
-            if (
-                chunk.find(b"\n") == len(chunk) - 2
-                and chunk.startswith(b"data: ")
-                and chunk.endswith(b"\n\n")
-                and b"\r" not in chunk
-                and len(chunk) <= self._max
-            ):
-                return [Event(chunk, b"", chunk[6:-2])]
+            # Nearly every chunk is one event, and most events are one line.
+            if chunk.endswith(b"\n\n") and b"\r" not in chunk and len(chunk) <= self._max:
+                line_end = chunk.find(b"\n")
+                if line_end == len(chunk) - 2 and chunk.startswith(b"data: "):
+                    return [Event(chunk, b"", chunk[6:-2])]
+                if line_end and chunk.find(b"\n\n", line_end) == len(chunk) - 2:
+                    return [self._event(chunk)]
             return self._read(chunk)
         held = self._held
         if self._failed:
