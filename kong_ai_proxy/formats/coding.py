@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
-import brotli  # type: ignore[import-untyped]
+import brotli
 
 MAX_PIECE = 64 << 10
 """The longest piece that a decoder gives, in bytes."""

@@ -29,7 +29,6 @@ async def running(gateway: GatewayFactory, provider: Recorder) -> RunningGateway
             route("/embeddings", config(url, "llm/v1/embeddings")),
             route("/deny", config(url, response_streaming="deny")),
             route("/preserve", config(url, "preserve", None)),
-            route("/statistics", config(url, logging={"log_statistics": True})),
             route("/anthropic", {**open_model, "llm_format": "anthropic"}),
             route("/dotted", {**open_model, "auth": {"header_name": "x.key", "header_value": "s"}}),
         )
@@ -137,7 +136,6 @@ async def test_streaming_where_it_is_denied(running: RunningGateway, provider: R
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/statistics", "logging.log_statistics is not available in this version"),
         ("/anthropic", "llm_format anthropic is not available in this version"),
         (
             "/dotted",

@@ -21,11 +21,10 @@ OPTIONS = {
 }
 BROUGHT = {
     "model.provider openai",
-    "route_type llm/v1/chat",
-    "route_type llm/v1/completions",
-    "route_type llm/v1/embeddings",
-    "route_type preserve",
+    *(f"route_type {name}" for name in get_args(RouteType)),
     "llm_format openai",
+    "logging.log_payloads",
+    "logging.log_statistics",
 }
 
 
