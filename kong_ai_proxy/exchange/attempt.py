@@ -12,7 +12,7 @@ from kong_ai_proxy.config import Model, Target
 from kong_ai_proxy.exchange import answer, privacy
 from kong_ai_proxy.exchange.address import address
 from kong_ai_proxy.exchange.conversion import Changes, Conversion, OpenAIToOpenAI, Untouched
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, OK, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.form import Form, FormFields
 from kong_ai_proxy.exchange.messages import (
     Action,
@@ -325,9 +325,10 @@ class Attempt:
 
     def _head(self, head: ResponseHead) -> Iterator[Action]:
         try:
-            self.answer = answer.Answer(
-                head, self._request, self._reading(head), self._response_headers()
-            )
+            added = self._response_headers()
+            if head.status != OK:  # as with Kong's own plugin
+                added.pop(MODEL_HEADER, None)
+            self.answer = answer.Answer(head, self._request, self._reading(head), added)
         except Refused as refused:
             yield Fail("invalid_header", refused.message, refused)
             return

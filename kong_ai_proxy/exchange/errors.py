@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
+OK = 200
 BAD_REQUEST = 400
 METHOD_NOT_ALLOWED = 405
 CONTENT_TOO_LARGE = 413

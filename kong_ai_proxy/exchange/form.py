@@ -49,6 +49,11 @@ class FormFields:
         except FormError as error:
             raise _refused(error) from None
 
+    @property
+    def may_change(self) -> bool:
+        """See BodyFilter."""
+        return bool(self._members)
+
     def feed(self, chunk: bytes) -> bytes:
         """See BodyFilter."""
         try:

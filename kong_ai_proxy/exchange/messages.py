@@ -54,7 +54,11 @@ class Address(NamedTuple):
 
 
 class BodyFilter(Protocol):
-    """Changes a body piece by piece."""
+    """Looks at a body piece by piece, and may change it."""
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the body may get another length."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What goes on of this piece and of what was held back before. Raises Refused."""

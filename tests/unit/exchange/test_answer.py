@@ -195,6 +195,12 @@ def test_an_error_of_the_provider_keeps_status_body_and_type() -> None:
     assert committed(actions).header("retry-after") == "3"
 
 
+def test_the_model_header_stands_on_status_200_only() -> None:
+    for status, expected in ((200, "openai/gpt-4o"), (201, None), (429, None)):
+        answer = committed(run(attempt(), head(status, content_type="application/json"), []))
+        assert answer.header("x-kong-llm-model") == expected
+
+
 @pytest.mark.parametrize(
     "name",
     ["set-cookie", "x-accel-redirect", "x-accel-buffering", "x-kong-proxy-latency", "connection"],
