@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from kong_ai_proxy import config
 from kong_ai_proxy.exchange.plan import Plan
@@ -18,7 +19,6 @@ from kong_ai_proxy.relay.once import ClaimError
 from kong_ai_proxy.relay.server import Relay
 from kong_ai_proxy.relay.settings import RelaySettings
 from kong_ai_proxy.relay.ticket import HEADER, Claims, Issuer, Verifier
-from yarl import URL
 
 DIGEST = b"d" * 32
 MARKER = "0123456789abcdef" * 2
@@ -60,6 +60,10 @@ class RunningRelay:
     async def start(self) -> None:
         await self.relay.start(self._sock)
 
+    def forget(self) -> None:
+        """Know the configuration no more."""
+        self._plan = None
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -96,10 +100,21 @@ class RunningRelay:
             yield response
 
     async def settled(self, seconds: float = 5.0) -> None:
-        """Wait until no request is under way."""
+        """Wait until no request is under way and no connection to a provider is in use."""
         async with asyncio.timeout(seconds):
-            while self.relay.requests:
+            while self.relay.requests or self._connector._acquired:
                 await asyncio.sleep(0.005)
+
+    @property
+    def idle(self) -> int:
+        """Connections to providers that are kept for the next request."""
+        return sum(map(len, self._connector._conns.values()))
+
+    @property
+    def _connector(self) -> aiohttp.BaseConnector:
+        connector = self.relay._upstream._session.connector
+        assert connector is not None
+        return connector
 
 
 @contextlib.asynccontextmanager
@@ -115,6 +130,7 @@ async def running(
     await relay.start()
     try:
         yield relay
+        await relay.settled()
     finally:
         relay.relay.stop()
         await relay.relay.close()

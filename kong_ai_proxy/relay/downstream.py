@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from kong_ai_proxy.exchange.errors import Refused
@@ -71,8 +71,19 @@ class Downstream:
         assert self.response is not None
         if self._frame:
             await self.response.write(self._frame())
-        if self._request.transport is not None:
-            self._request.transport.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection at once. aiohttp would otherwise end the body, or begin another
+        answer in the middle of it."""
+        self.ended = True
+        transport = self._request.transport
+        if transport is None:
+            return
+        if self._request.version < HttpVersion11:  # where the body ends with the connection
+            transport.abort()
+        else:
+            transport.close()
 
     async def refuse(self, refused: Refused, frame: Callable[[], bytes] | None = None) -> None:
         """An answer of our own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 import aiohttp
@@ -32,6 +33,9 @@ from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
+from kong_ai_proxy.telemetry.failures import frames_of
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUTS = Timeouts(connect=60.0, write=60.0, read=3600.0)
 """For ai-proxy, where the Service's own limits end the request sooner."""
@@ -80,6 +84,12 @@ class Driver:
         except ConnectionError:  # seen while writing, before aiohttp has cancelled us
             self._failure = LEFT
             raise asyncio.CancelledError from None
+        except Exception as error:
+            self._failure = type(error).__name__
+            if self._down.response is None:
+                raise
+            _log.error("an answer broke off\n%s", frames_of(error))
+            self._down.cut()
         finally:
             self._tell()
         assert self._down.response is not None
@@ -217,7 +227,7 @@ class Driver:
         except UpstreamLost as lost:
             await self._do(attempt.feed(lost.lost))
         except HandshakeRefused as refused:
-            for event in (Head(refused.head), Data(refused.body), End()):
+            for event in (Head(refused.head), Data(refused.body), refused.end):
                 await self._do(attempt.feed(event))
         else:
             await self._bridge(attempt, outgoing, provider)
@@ -238,8 +248,8 @@ class Driver:
             await provider.close()
 
     def _note_first_content(self) -> None:
-        reading = self._attempt.reading if self._attempt else None
-        if reading and reading.has_content:
+        answer = self._attempt.answer if self._attempt else None
+        if answer and answer.reading and answer.reading.has_content:
             self._first_content = self._loop.time()
 
     def _attempt_failure(self) -> str | None:

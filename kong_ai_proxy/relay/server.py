@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from typing_extensions import override
 
 from kong_ai_proxy.exchange.errors import (
     SERVER_ERROR,
@@ -19,6 +20,7 @@ from kong_ai_proxy.exchange.errors import (
     Refused,
 )
 from kong_ai_proxy.exchange.plan import Plan
+from kong_ai_proxy.relay.downstream import SERVER
 from kong_ai_proxy.relay.driver import Driver
 from kong_ai_proxy.relay.incoming import MAX_HEADERS, client_request
 from kong_ai_proxy.relay.settings import RelaySettings
@@ -36,6 +38,24 @@ KEPT_SECONDS = 3600.0
 BACKLOG = 4096
 
 _log = logging.getLogger(__name__)
+
+
+class _WithoutContents(logging.Filter):
+    """aiohttp's own complaints are about what came in, and quote it, credentials and all."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave of the exception nothing but its type."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            record.msg = f"{record.msg}: {type(error).__name__}"
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_WithoutContents())
 
 FindPlan = Callable[[int, bytes], Awaitable[Plan | None]]
 
@@ -58,6 +78,7 @@ class Relay:
             self._handle,
             handler_cancellation=True,
             access_log=None,
+            logger=_http_log,
             auto_decompress=False,
             keepalive_timeout=KEPT_SECONDS,
             max_headers=2 * MAX_HEADERS,
@@ -87,17 +108,16 @@ class Relay:
         try:
             return await self._answer(request)
         except Refused as refused:
-            status, body, headers = refused.answer()
-            return web.Response(status=status, body=body, headers=headers)
+            return _own(refused)
         except Exception as error:
             _log.error("a request failed\n%s", frames_of(error))
-            status, body, headers = Refused(SERVER_ERROR, UNEXPECTED).answer()
-            return web.Response(status=status, body=body, headers=headers)
+            return _own(Refused(SERVER_ERROR, UNEXPECTED))
         finally:
             self._requests -= 1
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         claims = self._claims(request)
+        _log.debug("carrying %s %s", request.method, request.raw_path.partition("?")[0])
         if self._requests > MAX_REQUESTS:
             raise Refused(SERVICE_UNAVAILABLE, "too many requests at a time", {"retry-after": "1"})
         plan = await self._find_plan(claims.instance, claims.digest)
@@ -118,3 +138,9 @@ class Relay:
             else:
                 text = "the relay takes requests only from Kong, each with a ticket of its own"
             raise Refused(FORBIDDEN, text) from None
+
+
+def _own(refused: Refused) -> web.Response:
+    """An answer of the relay's own. Without a name aiohttp would give its and Python's versions."""
+    status, body, headers = refused.answer()
+    return web.Response(status=status, body=body, headers={**headers, "server": SERVER})

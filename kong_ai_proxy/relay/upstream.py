@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import urllib.parse
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from multidict import CIMultiDict
+from typing_extensions import override
 from yarl import URL
 
-from kong_ai_proxy.exchange.messages import Address, Lost, ResponseHead
+from kong_ai_proxy.exchange.messages import Address, End, Lost, ResponseHead
 from kong_ai_proxy.relay.settings import RelaySettings
 
 MAX_HEADERS = 256
@@ -31,10 +33,18 @@ KEPT_SECONDS = 15.0
 """How long an unused connection is kept. Less than providers do (60 s and more at the large ones),
 since a request that meets a connection just being closed fails."""
 
+OK = 200
+SWITCHING_PROTOCOLS = 101
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _URL_SAFE = "!#$%&'()*+,/:;=?@[]~-._"
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
-Body = bytes | AsyncGenerator[bytes] | None
+WHOLE = 64 * 1024
+"""The largest body that is handed to aiohttp whole: less never waits for the provider."""
+PIECE = 256 * 1024
+
+Piece = bytes | memoryview
+Body = bytes | AsyncGenerator[Piece] | None
 
 
 class UpstreamLost(Exception):  # noqa: N818 - a result, told to the attempt
@@ -54,48 +64,69 @@ class Timeouts:
     read: float
 
 
-class _WriteLimit:
-    """Ends the wait for an answer when the provider takes no more of the request."""
+class _HeadLimit:
+    """Ends the wait for an answer's head when the provider takes no more of the request, or keeps
+    us waiting with anything but a head: interim answers, or a byte now and then, start aiohttp's
+    own limit anew each time."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
         self._timeout = asyncio.timeout(None)
         self._waiting = False
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
         self._waiting = True
+        return self
 
     async def __aexit__(self, *problem: Any) -> None:
         self._waiting = False
         await self._timeout.__aexit__(*problem)
 
-    async def watch(self, body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """The pieces of `body`, each to be written in time. Waiting for the next one is free."""
-        loop = asyncio.get_running_loop()
+    def watch(self, body: Body) -> bytes | AsyncGenerator[Piece] | None:
+        """`body`, watched while it is sent."""
+        if isinstance(body, bytes) and len(body) > WHOLE:
+            body = _pieces(body)
+        if isinstance(body, AsyncGenerator):
+            return self._watch(body)
+        limits = self._timeouts
+        self._set(limits.connect + limits.write + limits.read)
+        return body
+
+    async def _watch(self, body: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
+        """Each piece is to be written in time. Waiting for the next one is free."""
         async with contextlib.aclosing(body):
             async for piece in body:
-                self._set(loop.time() + self._seconds)
+                self._set(self._timeouts.write)
                 yield piece
                 self._set(None)
+        # What aiohttp writes after the last piece has no limit of its own.
+        self._set(self._timeouts.write + self._timeouts.read)
 
-    def _set(self, when: float | None) -> None:
+    def _set(self, seconds: float | None) -> None:
         if self._waiting and not self._timeout.expired():
-            self._timeout.reschedule(when)
+            now = asyncio.get_running_loop().time()
+            self._timeout.reschedule(None if seconds is None else now + seconds)
+
+
+async def _pieces(body: bytes) -> AsyncGenerator[Piece]:
+    """A body that may not leave at once: only between its pieces can be seen whether it does."""
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE):
+        yield view[start : start + PIECE]
 
 
 class Call:
     """A request that was sent and is answered; `head` has arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
+        """Raises UpstreamLost for a head that cannot be passed on."""
         self._response = response
-        self.head = ResponseHead(
-            response.status,
-            tuple(
-                (name.decode("ascii", "replace").lower(), _text(value))
-                for name, value in response.raw_headers
-            ),
-        )
+        try:
+            self.head = _head(response)
+        except UpstreamLost:
+            response.close()
+            raise
 
     async def read(self) -> bytes:
         """The next piece of the body as it comes, b"" at its end. Raises UpstreamLost."""
@@ -110,12 +141,48 @@ class Call:
             self._response.close()
 
 
+def _head(response: aiohttp.ClientResponse) -> ResponseHead:
+    """aiohttp takes heads that it would not send: it is lenient to servers (llhttp)."""
+    if response.status < OK:
+        raise UpstreamLost(Lost("invalid_header", f"status {response.status}"))
+    headers = tuple(
+        (name.decode("ascii", "replace").lower(), _text(value))
+        for name, value in response.raw_headers
+    )
+    for name, value in headers:
+        if _CONTROL.search(value):
+            raise UpstreamLost(Lost("invalid_header", f"a control character in {name[:64]}"))
+    return ResponseHead(response.status, headers)
+
+
 def _text(value: bytes) -> str:
     """RFC 9110 section 5.5: what is not ASCII is opaque; in practice UTF-8, or else Latin-1."""
     try:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's pool, without two habits of it."""
+
+    @override
+    async def _get(self, key: Any, traces: Any) -> Any:
+        """A kept connection on which nothing has come since: else it would be taken for the answer
+        to the next request."""
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+    @override
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        """What is not kept is ended at once. Closing would first wait until the provider has taken
+        what was not sent yet, which it may never do, and with TLS for its farewell."""
+        if should_close or protocol.should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
 
 
 class Upstream:
@@ -129,7 +196,8 @@ class Upstream:
             self._tls.load_verify_locations(settings.ca_file)
         trace = aiohttp.TraceConfig()
         trace.on_request_end.append(_raise_refusal)
-        connector = aiohttp.TCPConnector(
+        trace.on_request_redirect.append(_raise_refusal)  # ws_connect would follow it
+        connector = _Connector(
             limit=0, ssl=self._tls, keepalive_timeout=KEPT_SECONDS, enable_cleanup_closed=False
         )
         self._session = aiohttp.ClientSession(
@@ -141,6 +209,9 @@ class Upstream:
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
+        # aiohttp sends requests of idempotent methods twice, on new connections too. Whether there
+        # is another try is not decided down here.
+        self._session._retry_connection = False
         self._handshakes = aiohttp.ClientSession(
             connector=connector,
             connector_owner=False,
@@ -151,6 +222,7 @@ class Upstream:
             max_field_size=MAX_HEADER_BYTES,
             trace_configs=[trace],
         )
+        self._handshakes._retry_connection = False
 
     async def close(self) -> None:
         """Close what is kept."""
@@ -166,17 +238,16 @@ class Upstream:
         timeouts: Timeouts,
     ) -> Call:
         """Send a request and wait for the head of its answer. Raises UpstreamLost."""
-        limit = aiohttp.ClientTimeout(
-            total=None, sock_connect=timeouts.connect, sock_read=timeouts.read
-        )
-        writing = _WriteLimit(timeouts.write)
+        limit = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_read=timeouts.read)
+        if isinstance(body, bytes) and body:
+            headers["content-length"] = str(len(body))
         with _told():
-            async with writing:
+            async with _HeadLimit(timeouts) as waiting:
                 response = await self._session.request(
                     method,
                     url_of(address),
                     headers=headers,
-                    data=writing.watch(body) if isinstance(body, AsyncGenerator) else body,
+                    data=waiting.watch(body),
                     proxy=self._settings.proxy_for(address.scheme, address.host, address.port),
                     allow_redirects=False,
                     timeout=limit,
@@ -209,24 +280,33 @@ class Upstream:
 class HandshakeRefused(Exception):  # noqa: N818 - a result, passed on to the client
     """The provider answered a WebSocket handshake with something else."""
 
-    def __init__(self, head: ResponseHead, body: bytes) -> None:
+    def __init__(self, head: ResponseHead, body: bytes, end: End | Lost) -> None:
         super().__init__(str(head.status))
         self.head = head
         self.body = body
+        self.end = end
 
 
 async def _raise_refusal(
-    _session: aiohttp.ClientSession, _context: object, params: aiohttp.TraceRequestEndParams
+    _session: aiohttp.ClientSession,
+    _context: object,
+    params: aiohttp.TraceRequestEndParams | aiohttp.TraceRequestRedirectParams,
 ) -> None:
     """aiohttp's own error for a refused handshake has no body."""
     response = params.response
-    if response.status == 101:
+    if response.status == SWITCHING_PROTOCOLS:
         return
     try:
-        body = await response.content.read(MAX_REFUSAL_BYTES)
+        head = _head(response)
+        pieces: list[bytes] = []
+        left = MAX_REFUSAL_BYTES
+        while left > 0 and (piece := await response.content.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
     finally:
         response.close()
-    raise HandshakeRefused(Call(response).head, body)
+    end = End() if left else Lost("error", f"more than {MAX_REFUSAL_BYTES - 1} bytes")
+    raise HandshakeRefused(head, b"".join(pieces), end)
 
 
 @contextlib.contextmanager
