@@ -24,6 +24,7 @@ from typing import Final
 from aiohttp import web
 
 from kong_ai_proxy.gateway.provider import (
+    assistants,
     batches,
     chat,
     completions,
@@ -33,8 +34,11 @@ from kong_ai_proxy.gateway.provider import (
     models,
     realtime,
     responses,
+    runs,
     speech,
+    threads,
     transcriptions,
+    videos,
 )
 from kong_ai_proxy.gateway.provider.http import (
     SEEN,
@@ -62,8 +66,23 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *images.ROUTES,
     *realtime.ROUTES,
     *responses.ROUTES,
+    *assistants.ROUTES,
+    *runs.ROUTES,
+    *threads.ROUTES,
     *speech.ROUTES,
     *transcriptions.ROUTES,
+    *videos.ROUTES,
+)
+_REMEMBERING: Final = (
+    files,
+    batches,
+    images,
+    realtime,
+    responses,
+    assistants,
+    threads,
+    runs,
+    videos,
 )
 _KEEP_SEEN: Final = 100
 _END_SECONDS: Final = 1.0  # for answers under way when it stops
@@ -79,7 +98,7 @@ def application(settings: Settings | None = None) -> web.Application:
     app[SETTINGS] = settings or Settings()
     app[_SEEN] = deque(maxlen=_KEEP_SEEN)
     app.on_response_prepare.append(label)
-    for module in (files, batches, images, realtime, responses):
+    for module in _REMEMBERING:
         module.set_up(app)
     for method, path, handler in _ROUTES:
         app.router.add_route(method, path, handler)

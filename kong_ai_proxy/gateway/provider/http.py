@@ -18,8 +18,10 @@ import orjson
 from aiohttp import web
 
 _MOST_METADATA: Final = 16
+_LONGEST_METADATA: Final = 512
 FINGERPRINT: Final = "fp_stand_in_kong_ai_proxy"
 STAND_IN: Final = {"X-Stand-In": "kong-ai-proxy"}
+POLL_SOON: Final = {"openai-poll-after-ms": "50"}  # OpenAI's clients wait so long between polls
 
 Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -379,6 +381,7 @@ def check_metadata(metadata: Json) -> None:
     for name, value in metadata.items():
         if not isinstance(value, str):
             raise wrong_type(f"metadata.{name}", "a string", value)
+        check_length(f"metadata.{name}", value, _LONGEST_METADATA)
 
 
 def wants_usage(body: Json) -> bool:

@@ -73,6 +73,17 @@ class Shelf(Generic[T]):
             raise ApiError(404, self._absent.replace("{id}", key), param=self._param)
         return self._items[key][0]
 
+    def changed(self, item: T) -> T:
+        """An object has other content, and maybe another weight. It may be forgotten already."""
+        if item.id not in self._items:
+            return item
+        weight = self._weigh(item)
+        self._bytes += weight - self._items[item.id][1]
+        self._items[item.id] = (item, weight)
+        while self._bytes > self._most_bytes and len(self._items) > 1:
+            self._forget(next(key for key in self._items if key != item.id))
+        return item
+
     def remove(self, key: str) -> T:
         """Forget an object. Raises ApiError 404."""
         item = self.get(key)
