@@ -28,13 +28,35 @@ def address(
     `upstream_url` replaces everything, its path and query included; without any path of its own
     it gets the provider's. What the client wants below a collection follows. Raises Refused.
     """
-    place = _own_place(provider, model, route_type, request)
-    if model.options.upstream_url:
-        given = split_url(model.options.upstream_url)
-        place = given if given.path else given._replace(path=place.path)
+    options = model.options
+    if route_type == PRESERVE:
+        place = _preserved(provider, options.upstream_url, options.upstream_path, request)
+    else:
+        path = provider.paths[route_type]
+        place = _configured(provider.base_url, path, options.upstream_url, options.upstream_path)
     if not sub.collection:
         return place
     return place._replace(path=_below(place.path, route_type, sub))
+
+
+def _preserved(
+    provider: Provider, url: str | None, upstream_path: str | None, request: ClientRequest
+) -> Address:
+    """The client's own path, unless the operator gives one."""
+    path = "" if upstream_path else "/" + no_dot_segments(request.path).lstrip("/")
+    return _configured.__wrapped__(provider.base_url, path, url, upstream_path)
+
+
+@lru_cache(maxsize=1024)
+def _configured(base: str, path: str, url: str | None, upstream_path: str | None) -> Address:
+    place = split_url(base)._replace(path=path)
+    if upstream_path:
+        own, _, query = upstream_path.partition("?")
+        place = place._replace(path="/" + no_dot_segments(own).lstrip("/"), query=query)
+    if url:
+        given = split_url(url)
+        return given if given.path else given._replace(path=place.path)
+    return place
 
 
 def _below(path: str, route_type: str, sub: Subpath) -> str:
@@ -43,18 +65,6 @@ def _below(path: str, route_type: str, sub: Subpath) -> str:
     parent, _, last = path.rstrip("/").rpartition("/")
     base = f"{parent}/{sub.collection}" if last == first else path.rstrip("/")
     return base + sub.rest
-
-
-def _own_place(
-    provider: Provider, model: Model, route_type: str, request: ClientRequest
-) -> Address:
-    place = split_url(provider.base_url)
-    if model.options.upstream_path:
-        path, _, query = model.options.upstream_path.partition("?")
-        return place._replace(path="/" + no_dot_segments(path).lstrip("/"), query=query)
-    if route_type == PRESERVE:
-        return place._replace(path="/" + no_dot_segments(request.path).lstrip("/"))
-    return place._replace(path=provider.paths[route_type])
 
 
 @lru_cache(maxsize=1024)

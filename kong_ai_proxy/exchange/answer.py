@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from kong_ai_proxy.exchange import privacy
 from kong_ai_proxy.exchange.errors import BAD_GATEWAY, GATEWAY_TIMEOUT, Refused, error_body
@@ -99,6 +99,13 @@ class Answer:
         known = length is not None and length.isascii() and length.isdigit()
         return int(length) if known and length and not self._changes_length else None
 
+    @property
+    def direct(self) -> Callable[[bytes], bytes] | None:
+        """What happens to a chunk that need not be decompressed."""
+        if self._decoder is not None:
+            return None
+        return self.reading.feed if self.reading else _same
+
     def feed(self, event: Data | End | Lost) -> Iterator[Action]:
         """What to do about it. Lazily: nothing is decompressed before it is asked for."""
         match event:
@@ -179,6 +186,10 @@ def no_answer(lost: Lost) -> Fail:
     else:
         answer = Refused(BAD_GATEWAY, "the provider cannot be reached")
     return Fail(lost.criterion, lost.reason, answer)
+
+
+def _same(chunk: bytes) -> bytes:
+    return chunk
 
 
 def _emit(chunk: bytes) -> Iterator[Action]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -213,7 +213,8 @@ class Attempt:
         client = self._request.query
         if client:
             client = privacy.without(client, self._dropped_query(own))
-        return found._replace(query="&".join(part for part in (own, client) if part))
+        query = f"{own}&{client}" if own and client else own or client
+        return found if query == found.query else found._replace(query=query)
 
     def _dropped_query(self, own: str) -> set[str]:
         """The operator's parameters replace the client's; the client's credentials stay here."""
@@ -313,6 +314,12 @@ class Attempt:
             self._refuse_stream_if_denied()
 
     # ---- the answer
+
+    @property
+    def direct(self) -> Callable[[bytes], bytes] | None:
+        """What a Data event does to its chunk, once the head has come and where that is all: a
+        short way past `feed` for the many pieces of a stream. "" is nothing to emit."""
+        return self.answer.direct if self.answer else None
 
     def feed(self, event: Event) -> Iterator[Action]:
         """What to do about what came from the provider. To be followed to its end, lazily."""
