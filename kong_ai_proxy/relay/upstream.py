@@ -171,7 +171,8 @@ class _Connector(aiohttp.TCPConnector):
         """A kept connection on which nothing has come since: else it would be taken for the answer
         to the next request."""
         while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol and not connection.protocol.should_close:
+            protocol = connection.protocol  # false as a queue without messages is
+            if protocol is not None and not protocol.should_close:
                 return connection
             connection.close()
         return None

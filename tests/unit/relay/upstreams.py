@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
 from tests.recorder import Received
@@ -67,7 +67,7 @@ class Connection:
         self._upstream.heads.append(received)
         return received
 
-    async def body(self, received: Received):  # type: ignore[no-untyped-def]
+    async def body(self, received: Received) -> AsyncIterator[bytes]:
         """The pieces of the body that belongs to this head."""
         if (received.header("transfer-encoding") or "").lower() == "chunked":
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
@@ -184,3 +184,17 @@ def once(*data: bytes) -> Script:
             await connection.send(piece)
 
     return script
+
+
+class Numbers:
+    """Numbers that a script waits for, one after the other; None is their end."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[int | None] = asyncio.Queue()
+
+    def allow(self, number: int | None) -> None:
+        self._queue.put_nowait(number)
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        while (number := await self._queue.get()) is not None:
+            yield number
