@@ -127,6 +127,8 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         raise
     except Exception:
         _LOGGER.exception("%s %s", request.method, request.path)
+        if request.writer.output_size:  # an answer has begun: it can only break off
+            raise
         text = "The stand-in provider failed; its log says why."
         return json_response(ApiError(500, text, kind="server_error").body, 500)
 

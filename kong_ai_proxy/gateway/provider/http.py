@@ -104,7 +104,7 @@ async def read_json(request: web.Request, *, optional: bool = False) -> Json:
 
     With `optional`, no body at all is an empty object.
     """
-    if optional and not request.can_read_body:
+    if optional and not await request.read():
         return {}
     if request.content_type != "application/json":
         raise ApiError(

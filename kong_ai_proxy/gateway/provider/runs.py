@@ -147,8 +147,10 @@ class Run:
     @property
     def calls(self) -> list[Json]:
         """The tool calls it waits for."""
-        found: list[Json] = self.steps[-1].details["tool_calls"] if self.steps else []
-        return found if self.status == "requires_action" else []
+        if self.status != "requires_action":
+            return []
+        calls: list[Json] = self.steps[-1].details["tool_calls"]
+        return calls
 
     def shown(self) -> Json:
         return {
