@@ -32,6 +32,7 @@ from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.json_object import JsonObject
+from kong_ai_proxy.formats.openai_usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.registry import PROVIDERS
 
@@ -356,7 +357,7 @@ class Attempt:
                 keep=logging.log_payloads,
                 strip_usage=self._asks_for_usage,
                 method=self._request.method,
-                prompt_estimate=lambda: openai.estimated_prompt_tokens(self._json),
+                prompt_estimate=lambda: prompt_estimate(self._json),
             )
         return one_shot(
             self.target.route_type,

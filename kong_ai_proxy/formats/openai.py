@@ -6,7 +6,7 @@ Operations and field names: https://platform.openai.com/docs/api-reference.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 CHAT = "llm/v1/chat"
@@ -179,23 +179,3 @@ def requested_model(body: Mapping[str, object]) -> str | None:
     if not isinstance(model, str):
         raise FormatError("expected 'model' to be a string")
     return model
-
-
-_WORD_TOKENS = 1.8
-"""Tokens to a word, as Kong estimates them for a stream."""
-
-
-def estimated_prompt_tokens(body: Mapping[str, object]) -> int:
-    """About how many tokens the texts of a chat's messages or a prompt are."""
-    words = sum(len(text.split()) for text in _texts(body.get("messages") or body.get("prompt")))
-    return round(words * _WORD_TOKENS)
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-    elif isinstance(value, dict):
-        yield from _texts(value.get("content") or value.get("text"))
