@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,10 @@ from tests.decks import config, deck, route
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 STREAM = {**CHAT, "stream": True}
+LARGE = {**CHAT, "user": "large"}
 EVENTS = 10
+LARGE_SIZE = 10 * 1024 * 1024
+SLOW_SIZE = 8 * 1024 * 1024
 DEADLINE = 25.0
 MEGABYTE = 1024 * 1024
 
@@ -43,6 +47,8 @@ class Provider:
             with contextlib.suppress(ConnectionError):  # the client has left
                 await self._stream(request, response)
             return response
+        if body.get("user") == "large":
+            return web.Response(body=b"x" * LARGE_SIZE)
         usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
         message = {"role": "assistant", "content": "hello"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -182,9 +188,18 @@ async def start_gateway(path: Path, upstream: str) -> Gateway:
     )
 
 
-def session() -> aiohttp.ClientSession:
+def session(connector: aiohttp.TCPConnector | None = None) -> aiohttp.ClientSession:
     """A client of its own, which waits no longer than the test."""
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE))
+    timeout = aiohttp.ClientTimeout(total=DEADLINE)
+    return aiohttp.ClientSession(timeout=timeout, connector=connector)
+
+
+def narrow_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for which the kernel keeps little that was not read."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return made
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
@@ -218,10 +233,14 @@ class Load:
                 except (AssertionError, aiohttp.ClientError) as error:
                     self.lost.append(f"{type(error).__name__}: {error}")
 
-    async def more(self, amount: int = 100) -> None:
+    async def more(self, hundreds: int = 1) -> None:
         """Until so many more were answered."""
-        enough = self.done + amount
-        await until(lambda: self.done >= enough, f"{amount} more answers; lost: {self.lost}")
+        for _ in range(hundreds):
+            enough = self.done + 100
+            await until(partial(self._has_done, enough), f"100 more answers; lost: {self.lost}")
+
+    def _has_done(self, enough: int) -> bool:
+        return self.done >= enough
 
     async def stop(self) -> None:
         self._stopped = True
@@ -307,15 +326,16 @@ async def test_workers_that_die_under_load_lose_what_was_in_them(setting: Settin
     await load.stop()
 
 
+@pytest.mark.timeout(180)
 async def test_many_requests_leave_nothing_behind(setting: Setting) -> None:
     load = Load(setting)
     await asyncio.gather(*(leave(setting) for _ in range(100)))
-    await load.more(500)
+    await load.more(5)
     workers = setting.generations[-1].workers()
     before = {worker: (worker.num_fds(), worker.memory_info().rss) for worker in workers}
-    await load.more(2_000)
+    await load.more(15)
     await asyncio.gather(*(leave(setting) for _ in range(100)))
-    await load.more(500)
+    await load.more(3)
     await load.stop()
     assert not load.lost
     for worker, (fds, rss) in before.items():
@@ -332,3 +352,18 @@ async def leave(setting: Setting) -> None:
     """A client that goes away in the middle of a stream."""
     async with session() as client, client.post(setting.url, json=STREAM) as answer:
         await answer.content.readany()
+
+
+async def test_an_answer_that_is_read_slowly_survives_a_reload(setting: Setting) -> None:
+    connector = aiohttp.TCPConnector(socket_factory=narrow_socket)
+    async with session(connector) as client, client.post(setting.url, json=LARGE) as answer:
+        older = setting.generations[-1]
+        await setting.start_generation()
+        older.kill_launcher()
+        received = await answer.content.readexactly(LARGE_SIZE - SLOW_SIZE)
+        size = len(received)
+        while piece := await answer.content.read(64 * 1024):
+            size += len(piece)
+            await asyncio.sleep(0.02)
+    assert size == LARGE_SIZE
+    await older.ended()
