@@ -156,7 +156,11 @@ class Driver:
         return self._streamed(outgoing.body)
 
     async def _streamed(self, change: BodyFilter | None) -> AsyncGenerator[bytes]:
-        """The client's body as it arrives, changed where it has to be."""
+        """The client's body as it arrives, changed where it has to be.
+
+        While the provider takes nothing of it, the client is not read from, and that it has left is
+        seen when the time to write is over: its end waits behind what it has sent.
+        """
         try:
             async for piece in self._pieces():
                 changed = change.feed(piece) if change else piece

@@ -101,15 +101,13 @@ class Client:
                 return await self.reader.read() == b""
             return True
 
-    def leave(self) -> float:
-        """Close the connection as Kong does; the loop's time."""
+    def leave(self, *, reset: bool = False) -> float:
+        """Close the connection as Kong does, or with RST; the loop's time."""
+        if reset:
+            sock = self.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
         return asyncio.get_running_loop().time()
-
-    def reset(self) -> None:
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
 
 
 @contextlib.asynccontextmanager
