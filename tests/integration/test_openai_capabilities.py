@@ -269,6 +269,7 @@ async def test_image_edits(client: AsyncOpenAI) -> None:
     assert answer.data[0].b64_json
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client says so of videos
 async def test_videos(client: AsyncOpenAI) -> None:
     video = await client.videos.create(model="sora-2", prompt="a river", seconds="4")
     for _ in range(10):
