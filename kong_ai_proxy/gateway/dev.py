@@ -322,6 +322,11 @@ def _introduce(gateway: Gateway, plan: Plan) -> None:
         lines += ["Try it (Ctrl-C ends everything):", ""]
         for what, command in dev_help.commands(gateway.url, plan.models):
             lines += [f"# {what}", command, ""]
+        if more := dev_help.more_commands(gateway.url, plan.models):
+            lines.append("The rest of OpenAI's API:")
+            for what, command in more:
+                lines += [f"# {what}", command]
+            lines.append("")
         lines += ["# OpenAI's own client", dev_help.python_client(gateway.url, plan.models), ""]
     with contextlib.suppress(BrokenPipeError):  # as in `kong-ai-proxy dev | head`
         print("\n".join(lines), flush=True)

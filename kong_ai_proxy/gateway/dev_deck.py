@@ -10,11 +10,23 @@ import yaml
 
 PLUGINS: Final = ("ai-proxy", "ai-proxy-advanced")
 
-# Where OpenAI's API has each route type, below the base URL that clients take.
+# Where OpenAI's API has each route type, below the base URL that clients take. Of collections, the
+# collection: what follows it is the client's.
 _OPERATIONS: Final = {
     "llm/v1/chat": "/chat/completions",
     "llm/v1/completions": "/completions",
     "llm/v1/embeddings": "/embeddings",
+    "llm/v1/responses": "/responses",
+    "llm/v1/files": "/files",
+    "llm/v1/batches": "/batches",
+    "llm/v1/assistants": "/assistants",
+    "audio/v1/audio/speech": "/audio/speech",
+    "audio/v1/audio/transcriptions": "/audio/transcriptions",
+    "audio/v1/audio/translations": "/audio/translations",
+    "image/v1/images/generations": "/images/generations",
+    "image/v1/images/edits": "/images/edits",
+    "video/v1/videos/generations": "/videos",
+    "realtime/v1/realtime": "/realtime",
 }
 
 

@@ -23,27 +23,38 @@ _TOOL: Final = {
         },
     },
 }
+_JSON: Final = "-H 'Content-Type: application/json'"
+# The handshake of RFC 6455 section 4.1, with the key of its example.
+_UPGRADE: Final = (
+    "-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
+    "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
+)
+_IMAGE: Final = 'grep -o \'"b64_json": *"[^"]*\' | sed \'s/.*"//\' | base64 -d > house.png'
 
 
 @dataclass(frozen=True)
 class Models:
-    """Model names that the upstream knows."""
+    """Model names that the upstream knows.
+
+    `all_of_openai`: whether it also has what other servers seldom have, from files to realtime.
+    """
 
     chat: str = "gpt-4o-mini"
     completions: str = "gpt-3.5-turbo-instruct"
     embeddings: str = "text-embedding-3-small"
+    all_of_openai: bool = True
 
     @classmethod
     def among(cls, names: list[str]) -> Models:
         """Names for an upstream that lists `names`; the defaults where it lists none."""
         if not names:
-            return cls()
+            return cls(all_of_openai=False)
         embedders = [name for name in names if "embed" in name]
         talkers = [name for name in names if name not in embedders] or names
         chat = cls.chat if cls.chat in names else talkers[0]
         completions = cls.completions if cls.completions in names else chat
         embeddings = cls.embeddings if cls.embeddings in names else (embedders or names)[0]
-        return cls(chat, completions, embeddings)
+        return cls(chat, completions, embeddings, all_of_openai=False)
 
 
 def commands(url: str, models: Models) -> list[tuple[str, str]]:
@@ -65,8 +76,36 @@ def commands(url: str, models: Models) -> list[tuple[str, str]]:
     ]
 
 
+def more_commands(url: str, models: Models) -> list[tuple[str, str]]:
+    """The same for OpenAI's other capabilities, a line each; none where the upstream lacks them."""
+    if not models.all_of_openai:
+        return []
+    v1 = f"{url}/v1"
+    asked = {"model": models.chat, "input": "Hello"}
+    assistant = {"model": models.chat, "instructions": "Help"}
+    spoken = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Hello"}
+    drawn = {"model": "gpt-image-1", "prompt": "A red house"}
+    speech = _curl(f"{v1}/audio/speech", {**spoken, "response_format": "wav"}, "-o speech.wav")
+    heard = "-F model=whisper-1 -F file=@speech.wav"
+    file = "-F purpose=user_data -F 'file=@-;filename=hello.txt'"
+    edit = "-F model=gpt-image-1 -F prompt='A blue house' -F image=@house.png"
+    return [
+        ("responses", _curl(f"{v1}/responses", asked)),
+        ("files", f"echo Hello | curl {v1}/files {file}"),
+        ("batches", f"curl {v1}/batches"),
+        ("assistants", _curl(f"{v1}/assistants", assistant, "-H 'OpenAI-Beta: assistants=v2'")),
+        ("speech", speech),
+        ("transcriptions", f"curl {v1}/audio/transcriptions {heard}"),
+        ("translations", f"curl {v1}/audio/translations {heard}"),
+        ("image generations", f"{_curl(f'{v1}/images/generations', drawn)} | {_IMAGE}"),
+        ("image edits", f"curl {v1}/images/edits {edit} | head -c 200"),
+        ("videos", f"curl {v1}/videos -F model=sora-2 -F prompt='A red house'"),
+        ("realtime", f"curl -sNm 3 {_UPGRADE} '{v1}/realtime?model=gpt-realtime'"),
+    ]
+
+
 def _curl(url: str, body: dict[str, Any], *options: str) -> str:
-    words = ["curl", *options, url, "-H 'Content-Type: application/json'"]
+    words = ["curl", *options, url, _JSON]
     return f"{' '.join(words)} -d '{json.dumps(body)}'"
 
 

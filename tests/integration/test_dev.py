@@ -114,12 +114,12 @@ def running() -> Iterator[Dev]:
         yield dev
 
 
-def _shell(command: str) -> str:
+def _shell(command: str, folder: Path | None = None, *, check: bool = True) -> str:
     """What a printed command prints."""
     done = subprocess.run(
-        ["/bin/sh", "-c", command], capture_output=True, text=True, timeout=30, check=True
+        ["/bin/sh", "-c", command], capture_output=True, timeout=30, check=check, cwd=folder
     )
-    return done.stdout
+    return done.stdout.decode(errors="replace")
 
 
 def _chunks(answer: str) -> list[Any]:
@@ -162,6 +162,38 @@ def test_the_embeddings_line_works(running: Dev) -> None:
     assert len(answer["data"][0]["embedding"]) == 1536
 
 
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("responses", '"object":"response"'),
+        ("files", '"object":"file"'),
+        ("batches", '"object":"list"'),
+        ("assistants", '"object":"assistant"'),
+        ("videos", '"object":"video"'),
+    ],
+)
+def test_the_line_of_each_other_capability_works(running: Dev, what: str, words: str) -> None:
+    assert words in _shell(running.command(what))
+
+
+def test_what_was_spoken_is_heard(running: Dev, tmp_path: Path) -> None:
+    _shell(running.command("speech"), tmp_path)
+    assert (tmp_path / "speech.wav").read_bytes().startswith(b"RIFF")
+    for what in ("transcriptions", "translations"):
+        assert "seconds of audio" in _shell(running.command(what), tmp_path)
+
+
+def test_what_was_drawn_is_edited(running: Dev, tmp_path: Path) -> None:
+    _shell(running.command("image generations"), tmp_path)
+    assert (tmp_path / "house.png").read_bytes().startswith(b"\x89PNG")
+    assert '"output_format":"png"' in _shell(running.command("image edits"), tmp_path)
+
+
+def test_the_realtime_line_begins_a_session(running: Dev) -> None:
+    said = _shell(running.command("realtime"), check=False)  # curl is told to stop listening
+    assert '"type":"session.created"' in said
+
+
 def test_the_python_line_works(running: Dev) -> None:
     assert "stand-in provider" in _shell(running.command("OpenAI's own client"))
 
@@ -169,7 +201,8 @@ def test_the_python_line_works(running: Dev) -> None:
 def test_the_admin_api_is_there(running: Dev) -> None:
     admin = running.wait_for(r"Admin API +(http://\S+)\n")
     plugins = httpx.get(f"{admin}/plugins", verify=False).json()["data"]
-    assert [plugin["name"] for plugin in plugins] == ["ai-proxy"] * 3
+    names = [plugin["name"] for plugin in plugins]
+    assert sorted(names) == ["ai-proxy"] * 13 + ["ai-proxy-advanced"]  # which has realtime
 
 
 @pytest.fixture

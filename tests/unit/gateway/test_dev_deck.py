@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from kong_ai_proxy import resources
 from kong_ai_proxy.gateway.dev_deck import base_url, pointed_at
-from kong_ai_proxy.gateway.dev_help import Models, commands
+from kong_ai_proxy.gateway.dev_help import Models, commands, more_commands
+
+_CATEGORIES = {
+    "llm/v1/chat": None,  # text/generation is the default
+    "llm/v1/completions": None,
+    "llm/v1/embeddings": "text/embeddings",
+    "llm/v1/responses": None,
+    "llm/v1/files": None,
+    "llm/v1/batches": None,
+    "llm/v1/assistants": None,
+    "audio/v1/audio/speech": "audio/speech",
+    "audio/v1/audio/transcriptions": "audio/transcription",
+    "audio/v1/audio/translations": "audio/transcription",
+    "image/v1/images/generations": "image/generation",
+    "image/v1/images/edits": "image/generation",
+    "video/v1/videos/generations": "video/generation",
+    "realtime/v1/realtime": "realtime/generation",
+}
+_UPLOADS = ("files", "transcriptions", "translations", "image-edits", "videos")
 
 
 @pytest.mark.parametrize(
@@ -40,15 +59,54 @@ def test_other_urls_are_refused(given: str) -> None:
 def test_every_capability_of_openai_is_pointed_at_the_upstream() -> None:
     deck = resources.path("examples", "openai.yaml").read_text()
     routes = yaml.safe_load(pointed_at(deck, "http://u/v1"))["services"][0]["routes"]
+    configs = {route["name"]: route["plugins"][0]["config"] for route in routes}
     urls = {
-        route["name"]: route["plugins"][0]["config"]["model"]["options"]["upstream_url"]
-        for route in routes
+        name.removeprefix("openai-"): target["model"]["options"]["upstream_url"]
+        for name, config in configs.items()
+        for target in config.get("targets", [config])
     }
     assert urls == {
-        "openai-chat": "http://u/v1/chat/completions",
-        "openai-completions": "http://u/v1/completions",
-        "openai-embeddings": "http://u/v1/embeddings",
+        "chat": "http://u/v1/chat/completions",
+        "completions": "http://u/v1/completions",
+        "embeddings": "http://u/v1/embeddings",
+        "responses": "http://u/v1/responses",
+        "files": "http://u/v1/files",
+        "batches": "http://u/v1/batches",
+        "assistants": "http://u/v1/assistants",
+        "speech": "http://u/v1/audio/speech",
+        "transcriptions": "http://u/v1/audio/transcriptions",
+        "translations": "http://u/v1/audio/translations",
+        "image-generations": "http://u/v1/images/generations",
+        "image-edits": "http://u/v1/images/edits",
+        "videos": "http://u/v1/videos",
+        "realtime": "http://u/v1/realtime",
     }
+
+
+def test_each_capability_of_openai_has_one_route_with_its_own_category() -> None:
+    document = yaml.safe_load(resources.path("examples", "openai.yaml").read_text())
+    (service,) = document["services"]
+    categories: dict[str, str | None] = {}
+    for route in service["routes"]:
+        config = route["plugins"][0]["config"]
+        (target,) = config.get("targets", [config])
+        assert target["route_type"] not in categories
+        categories[target["route_type"]] = config.get("genai_category")
+        uploads = route["name"].removeprefix("openai-") in _UPLOADS
+        assert route.get("request_buffering", True) is not uploads
+        assert route["response_buffering"] is False
+    assert categories == _CATEGORIES
+
+
+def test_each_capability_has_a_command_to_try() -> None:
+    listed = [
+        what for what, _ in [*commands("http://g", Models()), *more_commands("http://g", Models())]
+    ]
+    assert len(set(listed)) == len(listed) == len(_CATEGORIES) + 2  # chat is there three times
+
+
+def test_a_server_that_is_not_openai_is_asked_for_what_most_have() -> None:
+    assert more_commands("http://g", Models.among(["llama3.2"])) == []
 
 
 def test_targets_are_pointed_at_the_upstream_and_keep_their_options() -> None:
@@ -76,7 +134,7 @@ def test_the_rest_of_the_file_stays() -> None:
     ],
 )
 def test_commands_name_models_that_the_upstream_has(listed: list[str], models: Models) -> None:
-    assert Models.among(listed) == models
+    assert Models.among(listed) == replace(models, all_of_openai=False)
 
 
 def test_a_command_is_a_line_of_shell_with_json_in_it() -> None:
