@@ -1,5 +1,5 @@
-"""A relay whose answers a test writes byte for byte, behind a Kong whose plugin server always sends
-requests to it."""
+"""An upstream whose answers a test writes byte for byte, and a Kong whose plugin server makes it
+the relay."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Script = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
-class ScriptedRelay(Recorder):
-    """Answers with `script`, which may also close the connection."""
+class ScriptedUpstream(Recorder):
+    """A relay or a provider. Answers with `script`, which may also close the connection."""
 
     script: Script | None = None
     connections: int = 0
@@ -76,6 +76,26 @@ def relayed(path: str, url: str, *, ticket: bool = True, advanced: bool = False)
     if advanced:
         return route(path, {"targets": [target]}, "ai-proxy-advanced")
     return route(path, target)
+
+
+class Log:
+    """What file-log writes about the requests of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "log.json"
+        self.plugin = {"name": "file-log", "config": {"path": str(self._file)}}
+
+    async def record(self) -> Json:
+        """The record of the only request. Waits for it."""
+        record: Json = json.loads(await self.text())
+        return record
+
+    async def text(self) -> str:
+        """The file, once there is a line in it."""
+        async with asyncio.timeout(10):
+            while not self._file.exists() or not self._file.read_text().endswith("\n"):
+                await asyncio.sleep(0.02)
+        return self._file.read_text()
 
 
 class ScriptedKong(InstalledKong):

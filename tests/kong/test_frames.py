@@ -19,8 +19,9 @@ from tests.gateways import GatewayError, chosen_kinds, wait_until
 from tests.kong.scripted import (
     MARKER,
     TICKET,
+    Log,
     ScriptedKong,
-    ScriptedRelay,
+    ScriptedUpstream,
     chunk,
     frame,
     head,
@@ -74,9 +75,9 @@ def kong(request: pytest.FixtureRequest) -> Iterator[ScriptedKong]:
 
 
 @pytest.fixture
-async def relay() -> AsyncIterator[ScriptedRelay]:
+async def relay() -> AsyncIterator[ScriptedUpstream]:
     """Plays the relay, or the provider where there is no ticket."""
-    async with ScriptedRelay() as scripted:
+    async with ScriptedUpstream() as scripted:
         yield scripted
 
 
@@ -84,22 +85,6 @@ async def relay() -> AsyncIterator[ScriptedRelay]:
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=20) as client:
         yield client
-
-
-class Log:
-    """What file-log writes about the requests of one test."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "log.json"
-        self.plugin = {"name": "file-log", "config": {"path": str(self._file)}}
-
-    async def record(self) -> Json:
-        """The record of the only request. Waits for it."""
-        async with asyncio.timeout(10):
-            while not self._file.exists() or not self._file.read_text().endswith("\n"):
-                await asyncio.sleep(0.02)
-        record: Json = json.loads(self._file.read_text())
-        return record
 
 
 @pytest.fixture
@@ -135,7 +120,7 @@ def answering(
 
 @pytest.mark.parametrize("advanced", [False, True])
 async def test_the_frame_becomes_the_logs_ai_proxy_and_the_client_sees_an_answer_without_it(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log, advanced: bool
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log, advanced: bool
 ) -> None:
     relay.script = answering("Content-Type: application/json")
     ai_route = relayed("/chat", relay.url("/x"), advanced=advanced)
@@ -156,10 +141,10 @@ async def test_the_frame_becomes_the_logs_ai_proxy_and_the_client_sees_an_answer
 
 
 async def test_http_log_sends_it_with_its_empty_array(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient
 ) -> None:
     relay.script = answering()
-    async with ScriptedRelay() as collector:
+    async with ScriptedUpstream() as collector:
         received = asyncio.Event()
 
         async def collect(_: Received, writer: asyncio.StreamWriter) -> None:
@@ -179,7 +164,7 @@ async def test_http_log_sends_it_with_its_empty_array(
 
 
 async def test_prometheus_counts_requests_tokens_cost_and_latency(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient
 ) -> None:
     relay.script = answering()
     ai_route = relayed("/chat", relay.url("/x"))
@@ -216,7 +201,7 @@ async def metrics_of(kong: ScriptedKong, http: httpx.AsyncClient) -> str:
 
 
 async def test_an_answer_that_the_upstream_breaks_off_after_its_frame_is_recorded(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log
 ) -> None:
     async def script(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(head(announced="chunked") + chunk(b"data: 1\n\n"))
@@ -234,7 +219,7 @@ async def test_an_answer_that_the_upstream_breaks_off_after_its_frame_is_recorde
 
 
 async def test_a_frame_that_cannot_be_read_costs_the_record_and_nothing_else(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log
 ) -> None:
     async def script(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(head(announced=len(BODY)) + pieces(BODY, frame(request, b"{NaN")))
@@ -253,7 +238,7 @@ async def test_a_frame_that_cannot_be_read_costs_the_record_and_nothing_else(
 
 @pytest.mark.parametrize("body", [b"", BODY, gzip.compress(bytes(range(256)) * 400)])
 async def test_the_frame_is_found_wherever_the_relay_cuts_the_answer(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, body: bytes
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, body: bytes
 ) -> None:
     """Nginx gives each piece that it reads to the filter as it comes."""
     steps: list[int] = []
@@ -277,7 +262,7 @@ async def test_the_frame_is_found_wherever_the_relay_cuts_the_answer(
 
 
 async def test_events_reach_the_client_one_by_one(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log
 ) -> None:
     """The next is sent only when the client has the one before."""
     arrived: asyncio.Queue[None] = asyncio.Queue()
@@ -306,7 +291,7 @@ async def test_events_reach_the_client_one_by_one(
 
 
 async def test_connections_to_client_and_relay_are_used_again(
-    kong: ScriptedKong, relay: ScriptedRelay
+    kong: ScriptedKong, relay: ScriptedUpstream
 ) -> None:
     relay.script = answering()
     await load(kong, relayed("/chat", relay.url("/x")))
@@ -323,7 +308,7 @@ async def test_connections_to_client_and_relay_are_used_again(
 
 
 async def test_a_client_of_http_1_0_gets_a_length_and_no_frame(
-    kong: ScriptedKong, relay: ScriptedRelay
+    kong: ScriptedKong, relay: ScriptedUpstream
 ) -> None:
     relay.script = answering()
     await load(kong, relayed("/chat", relay.url("/x")))
@@ -347,7 +332,7 @@ async def test_a_client_of_http_1_0_gets_a_length_and_no_frame(
 )
 async def test_an_error_passes_with_its_body_and_is_recorded(
     kong: ScriptedKong,
-    relay: ScriptedRelay,
+    relay: ScriptedUpstream,
     http: httpx.AsyncClient,
     log: Log,
     status: str,
@@ -373,7 +358,7 @@ async def test_an_error_passes_with_its_body_and_is_recorded(
 )
 async def test_an_answer_without_a_body_leaves_the_connection_usable(
     kong: ScriptedKong,
-    relay: ScriptedRelay,
+    relay: ScriptedUpstream,
     http: httpx.AsyncClient,
     method: str,
     status: str,
@@ -391,9 +376,32 @@ async def test_an_answer_without_a_body_leaves_the_connection_usable(
     assert relay.connections == 1
 
 
+async def test_a_websockets_bytes_pass_as_they_are(
+    kong: ScriptedKong, relay: ScriptedUpstream
+) -> None:
+    sent = b"\x82\x02\x1e0" + b"\x82\x01\x1e"
+
+    async def script(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
+        writer.write(b"Upgrade: websocket\r\n\r\n" + sent)
+        await writer.drain()
+        writer.close()
+
+    relay.script = script
+    await load(kong, relayed("/chat", relay.url("/x")))
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(kong.url).port)
+    writer.write(b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n")
+    writer.write(b"Upgrade: websocket\r\n\r\n")
+    start, _, received = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert start.startswith(b"HTTP/1.1 101")
+    assert received == sent
+    assert relay.last.header(TICKET) == "a ticket"
+
+
 @pytest.mark.parametrize("how", ["refuses", "closes", "breaks off its head"])
 async def test_a_relay_that_is_gone_is_an_error_of_kongs_own(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log, how: str
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log, how: str
 ) -> None:
     async def script(_: Received, writer: asyncio.StreamWriter) -> None:
         if how == "breaks off its head":
@@ -414,7 +422,7 @@ async def test_a_relay_that_is_gone_is_an_error_of_kongs_own(
 
 
 async def test_a_client_that_leaves_is_gone_for_the_relay_too(
-    kong: ScriptedKong, relay: ScriptedRelay
+    kong: ScriptedKong, relay: ScriptedUpstream
 ) -> None:
     gone = asyncio.Event()
 
@@ -442,7 +450,7 @@ async def test_a_client_that_leaves_is_gone_for_the_relay_too(
 
 
 async def test_plugins_before_it_see_the_answer_without_frame_and_may_change_it(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log
 ) -> None:
     """response-transformer's priority is above that of ai-proxy. It needs the JSON whole, and takes
     the length away."""
@@ -457,7 +465,7 @@ async def test_plugins_before_it_see_the_answer_without_frame_and_may_change_it(
 
 
 async def test_an_answer_that_kong_buffers_is_cut_too(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log
 ) -> None:
     relay.script = answering("Set-Cookie: theirs=1")
     ai_route = relayed("/chat", relay.url("/x"))
@@ -471,7 +479,7 @@ async def test_an_answer_that_kong_buffers_is_cut_too(
 
 
 async def test_an_answer_of_another_plugin_passes(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient
 ) -> None:
     """Before access of this plugin, and after it."""
     before, after = relayed("/before", relay.url("/x")), relayed("/after", relay.url("/x"))
@@ -488,7 +496,7 @@ async def test_an_answer_of_another_plugin_passes(
 
 @pytest.mark.parametrize("ticket", [True, False])
 async def test_cookies_of_kongs_plugins_stay_and_the_providers_go(
-    kong: ScriptedKong, relay: ScriptedRelay, ticket: bool
+    kong: ScriptedKong, relay: ScriptedUpstream, ticket: bool
 ) -> None:
     async def script(request: Received, writer: asyncio.StreamWriter) -> None:
         cookies = ("theirs=1; Path=/", "Second =; Secure", "odd", "=odder", "__cf-b.m=x=y")
@@ -516,7 +524,7 @@ async def test_cookies_of_kongs_plugins_stay_and_the_providers_go(
 
 
 async def test_what_kong_carries_is_untouched_even_if_it_looks_like_a_frame(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, log: Log
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, log: Log
 ) -> None:
     body = b"\x1e" + b"0" * 32 + b' 00000002\n{"ai.proxy.meta":{}}'
 
@@ -536,7 +544,7 @@ async def test_what_kong_carries_is_untouched_even_if_it_looks_like_a_frame(
 
 @pytest.mark.parametrize("ticket", [True, False])
 async def test_a_clients_own_ticket_and_marker_go_nowhere(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient, ticket: bool
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient, ticket: bool
 ) -> None:
     async def script(_: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(head() + pieces(BODY))
@@ -551,7 +559,7 @@ async def test_a_clients_own_ticket_and_marker_go_nowhere(
 
 
 async def test_a_ticket_spelled_with_underscores_is_none(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient
 ) -> None:
     """To nginx's variables they are the same name."""
 
@@ -568,7 +576,7 @@ async def test_a_ticket_spelled_with_underscores_is_none(
 
 
 async def test_the_relay_has_the_time_of_all_its_tries(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient
 ) -> None:
     """Its own 504 comes after (1 + 100 + 200 ms) x 2, where one try of Kong's would have ended."""
 
@@ -587,7 +595,7 @@ async def test_the_relay_has_the_time_of_all_its_tries(
 
 
 async def test_an_upload_and_a_download_of_25_mb_pass_whole(
-    kong: ScriptedKong, relay: ScriptedRelay, http: httpx.AsyncClient
+    kong: ScriptedKong, relay: ScriptedUpstream, http: httpx.AsyncClient
 ) -> None:
     block = bytes(range(256)) * 4096
 
