@@ -119,19 +119,22 @@ class AccessPlugin:
         """Point Kong at the relay, which does the rest. Nothing of the request is changed."""
         assert self._relay is not None
         path = request.path or kong.request.get_path()
-        target = f"{path}?{request.query}" if request.query else path
-        try:
-            ticket = self._relay.issue(self._claims(kong, request), request.method, target)
-        except TicketError as error:  # captures of the path, or a consumer's name
-            raise Refused(BAD_REQUEST, f"this request cannot be handed over: {error}") from None
+        _redact_credentials(kong, request, path)
         for name in sorted(n for n in request.headers if n.startswith(_PRIVATE_PREFIX)):
             kong.service.request.clear_header(name)
-        kong.log.set_serialize_value(f"request.headers.{HEADER}", REDACTED)
-        _redact_credentials(kong, request)
         kong.service.set_target("127.0.0.1", self._relay.port)
         kong.service.request.set_scheme("http")
         kong.service.request.set_path(path)
-        kong.service.request.set_header(HEADER, ticket)
+        target = f"{path}?{request.query}" if request.query else path
+        # Last, because an ending generation waits for the tickets that it has issued.
+        kong.service.request.set_header(HEADER, self._ticket(kong, request, target))
+
+    def _ticket(self, kong: Any, request: ClientRequest, target: str) -> str:
+        assert self._relay is not None
+        try:
+            return self._relay.issue(self._claims(kong, request), request.method, target)
+        except TicketError as error:  # captures of the path, or a consumer's name
+            raise Refused(BAD_REQUEST, f"this request cannot be handed over: {error}") from None
 
     def _claims(self, kong: Any, request: ClientRequest) -> Claims:
         number, digest = self._identity
@@ -247,11 +250,12 @@ def _redact(kong: Any, upstream: UpstreamRequest) -> None:
         kong.log.set_serialize_value("upstream_uri", f"{upstream.address.path}?{query}")
 
 
-def _redact_credentials(kong: Any, request: ClientRequest) -> None:
-    """The same for what the client sent and the relay will deal with."""
+def _redact_credentials(kong: Any, request: ClientRequest, path: str) -> None:
+    """The same for the ticket and for what the client sent and the relay will deal with."""
+    kong.log.set_serialize_value(f"request.headers.{HEADER}", REDACTED)
     for name in sorted(request.headers.keys() & (CREDENTIAL_HEADERS - _KONG_REDACTS)):
         kong.log.set_serialize_value(f"request.headers.{name}", REDACTED)
     if query_values(request.query).keys() & CREDENTIAL_QUERY:
         query = redacted(request.query, CREDENTIAL_QUERY, REDACTED)
         kong.log.set_serialize_value("request.querystring", first_values(query))
-        kong.log.set_serialize_value("upstream_uri", f"{request.path}?{query}")
+        kong.log.set_serialize_value("upstream_uri", f"{path}?{query}")
