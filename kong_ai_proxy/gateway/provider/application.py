@@ -5,8 +5,12 @@ It is not a language model and says so: in the text of its answers, in `system_f
 checks requests as strictly as OpenAI does, so that a request which passes here has the right shape.
 
 - Every model name is answered; `GET /v1/models` lists a few.
-- Chat: text streamed word by word, tool calls with arguments that fit the tool's JSON schema,
-  JSON and structured answers. Legacy completions. Embeddings that depend on the text.
+- Chat, completions and responses: text streamed word by word, tool calls with arguments that fit
+  the tool's JSON schema, structured answers. Embeddings depend on the text.
+- Files, batches, videos and assistants are remembered until it stops: the newest 1,000 of a kind.
+  Jobs move on when they are asked for, so that poll loops end and tests need no clock.
+- Speech is beeps, a transcription says how long a sound was, images and videos are drawn.
+- Realtime sessions over WebSocket, of today's API and of the beta.
 - The model names `error-400` to `error-599` are answered with that status (`error-429` and
   `error-503` with `Retry-After: 1`).
 - With `api_key` set, a request without that bearer key gets 401.

@@ -16,6 +16,12 @@ _MODELS: Final = (
     "text-embedding-3-small",
     "text-embedding-3-large",
     "text-embedding-ada-002",
+    "gpt-4o-mini-tts",
+    "gpt-4o-transcribe",
+    "whisper-1",
+    "gpt-image-1",
+    "sora-2",
+    "gpt-realtime",
 )
 _CREATED: Final = 1735689600
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from typing import Any
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from typing import IO, Any
 
 import httpx
 import openai
@@ -166,6 +168,60 @@ async def test_a_hundred_megabytes_go_up_and_down_in_constant_memory() -> None:
         sent.update(_PIECE)
     assert got.hexdigest() == sent.hexdigest()
     assert peak - before < 20 * 1024 * 1024
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
+    """The temporary files that were opened."""
+    made: list[IO[bytes]] = []
+    real = tempfile.TemporaryFile
+
+    def noted(**options: Any) -> IO[bytes]:
+        made.append(real(**options))
+        return made[-1]
+
+    monkeypatch.setattr("kong_ai_proxy.gateway.provider.blob.tempfile.TemporaryFile", noted)
+    return made
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(opened: list[IO[bytes]]) -> None:
+    provider = await Provider.start()
+    try:
+        url = httpx.URL(provider.url)
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        head = (
+            "POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        )
+        writer.write(head.encode() + bytes(10_000))
+        await _until(lambda: len(opened) == 1)
+        assert not opened[0].closed
+        writer.close()
+        await writer.wait_closed()
+        await _until(lambda: opened[0].closed)
+    finally:
+        await provider.stop()
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_large_upload_without_the_key_gets_401() -> None:
+    async with plain(api_key="right") as http:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        answer = await http.post("/v1/files", content=_large("b"), headers=headers, timeout=30)
+    assert answer.status_code == 401
+
+
+async def test_no_file_is_left_when_the_provider_stops(opened: list[IO[bytes]]) -> None:
+    async with client() as official:
+        await official.files.create(file=("a.txt", b"a"), purpose="vision")
+        assert [file.closed for file in opened] == [False]
+    assert [file.closed for file in opened] == [True]
 
 
 async def test_what_was_sent_is_noted_up_to_a_mebibyte() -> None:
