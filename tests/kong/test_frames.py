@@ -47,7 +47,6 @@ VALUES = {
         "prompt_tokens_details": {},
         "cost": 0.5,
     },
-    "ai.proxy.cache": {},  # Kong 3.8's prometheus plugin looks into it
     "ai.proxy.payload": {"request": "{}", "response": None},
     "ai.proxy.tried_targets": [],
 }

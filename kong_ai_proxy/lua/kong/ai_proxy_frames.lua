@@ -128,6 +128,9 @@ local function record(text)
     end
     kong.log.set_serialize_value(name, value)
   end
+  if values["ai.proxy.meta"] then -- the prometheus plugin of Kong 3.8 fails without the other
+    kong.log.set_serialize_value("ai.proxy.cache", {}, { mode = "add" })
+  end
   return true
 end
 

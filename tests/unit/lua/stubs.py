@@ -98,7 +98,9 @@ kong = {
       warning = table.concat({ ... })
       warnings[#warnings + 1] = warning
     end,
-    set_serialize_value = function(name, value) logged[name] = value end,
+    set_serialize_value = function(name, value, options)
+      if not (options and options.mode == "add" and logged[name]) then logged[name] = value end
+    end,
   },
 }
 kong.response = {

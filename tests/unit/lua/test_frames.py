@@ -16,7 +16,7 @@ from lupa.luajit21 import LuaRuntime
 from tests.unit.lua.stubs import from_lua, handler, runtime
 
 MARKER = "01" * 16
-VALUES = {"ai.proxy.meta": {"provider_name": "openai"}, "ai.proxy.usage": {"total_tokens": 7}}
+VALUES = {"ai.proxy.usage": {"total_tokens": 7}, "ai.proxy.payload": {"response": "a"}}
 BODIES = {
     "none": b"",
     "JSON": b'{"a":1}',
@@ -389,6 +389,18 @@ def test_members_that_are_null_are_left_out_wherever_they_are(lua: LuaRuntime) -
     values = {"ai.a": None, "ai.b": {"c": None, "d": [{"e": None, "f": 1}]}}
     passed_on(lua, [frame(json.dumps(values).encode())])
     assert logged(lua) == {"ai.b": {"d": {1: {"f": 1}}}}
+
+
+@pytest.mark.parametrize(
+    ("sent", "cache"),
+    [({"ai.proxy.meta": {}}, {}), ({"ai.proxy.meta": {}, "ai.proxy.cache": {"a": 1}}, {"a": 1})],
+)
+def test_statistics_have_a_cache_too_because_kong_3_8_looks_into_it(
+    lua: LuaRuntime, sent: dict[str, Any], cache: dict[str, int]
+) -> None:
+    answer(lua)
+    passed_on(lua, [frame(json.dumps(sent).encode())])
+    assert logged(lua) == {**sent, "ai.proxy.cache": cache}
 
 
 def test_the_decoder_keeps_arrays_and_takes_no_nan(lua: LuaRuntime) -> None:
