@@ -57,6 +57,7 @@ _BETA_FORMATS: Final = {
     "g711_alaw": "audio/pcma",
 }
 _FORMAT: Final = Rule("a string", options=tuple(_BETA_FORMATS))
+_FORMAT_TYPE: Final = Rule("a string", options=tuple(_BETA_FORMATS.values()))
 _BETA_SESSION: Final[dict[str, Rule]] = {
     **_SHARED,
     "client_secret": _OBJECT,
@@ -71,6 +72,14 @@ _BETA_SESSION: Final[dict[str, Rule]] = {
     "turn_detection": _OBJECT,
     "voice": Rule("a string or an object"),
 }
+_NULLABLE: Final = (
+    "include",
+    "input_audio_noise_reduction",
+    "input_audio_transcription",
+    "prompt",
+    "tracing",
+    "turn_detection",
+)
 _RESPONSE: Final[dict[str, Rule]] = {
     "conversation": _STRING,
     "input": _ARRAY,
@@ -167,7 +176,7 @@ class Session:
                 param="session.model",
                 code="session_model_mismatch",
             )
-        emptied = {name: None for name, value in asked.items() if value is None}
+        emptied = {name: None for name in _NULLABLE if name in asked and asked[name] is None}
         self._session = _merged(self._session, {**given, **emptied})
         return [{"type": "session.updated", "session": self._session}]
 
@@ -179,6 +188,7 @@ class Session:
         if name in given and sorted(map(str, given[name])) not in sets:
             options = [str(option) for option in sets]
             raise wrong_value(f"{path}.{name}", given[name], options)
+        _check_audio(given.get("audio", {}), f"{path}.audio")
         for limit in ("max_output_tokens", "max_response_output_tokens"):
             value = given.get(limit, "inf")
             if value != "inf":
@@ -390,19 +400,25 @@ def _merged(old: Json, new: Json) -> Json:
     """`old` with the members of `new`, records within `audio` merged likewise."""
     out = {**old, **new}
     for name in ("audio", "input", "output"):
-        if isinstance(old.get(name), dict) and isinstance(new.get(name), dict):
-            out[name] = _merged(old[name], new[name])
+        if isinstance(old.get(name), dict):
+            out[name] = _merged(old[name], new.get(name) or {})
     return out
 
 
 def _audio_format(session: Json, side: str) -> str:
-    """The media type of a side's audio. Raises ApiError 400."""
+    """The media type of a side's audio."""
     form = session["audio"][side].get("format") or {}
-    kind = form.get("type", "audio/pcm") if isinstance(form, dict) else form
-    if kind not in _BETA_FORMATS.values():
-        where = f"session.audio.{side}.format.type"
-        raise wrong_value(where, kind, _BETA_FORMATS.values())
-    return str(kind)
+    return str(form.get("type", "audio/pcm"))
+
+
+def _check_audio(audio: Json, path: str) -> None:
+    """What a session says of its audio. Raises ApiError 400."""
+    for side in ("input", "output"):
+        told = audio.get(side) or {}
+        _OBJECT.check(f"{path}.{side}", told)
+        form = told.get("format") or {}
+        _OBJECT.check(f"{path}.{side}.format", form)
+        _FORMAT_TYPE.check(f"{path}.{side}.format.type", form.get("type", "audio/pcm"))
 
 
 def _fresh(model: str) -> Json:

@@ -335,6 +335,19 @@ def _said(event: Any) -> dict[str, Any]:
             "session.output_modalities",
             "invalid_value",
         ),
+        (
+            {
+                "type": "session.update",
+                "session": {"type": "realtime", "audio": {"input": {"format": {"type": "x"}}}},
+            },
+            "session.audio.input.format.type",
+            "invalid_value",
+        ),
+        (
+            {"type": "session.update", "session": {"type": "realtime", "audio": {"output": 5}}},
+            "session.audio.output",
+            "invalid_type",
+        ),
         ({"type": "input_audio_buffer.append", "audio": "***"}, "audio", "invalid_value"),
         (
             {"type": "input_audio_buffer.commit"},
@@ -363,6 +376,14 @@ def _said(event: Any) -> dict[str, Any]:
 def test_a_wrong_event_is_answered_with_an_error(event: Any, param: str | None, code: str) -> None:
     error = _said(event)
     assert (error["param"], error["code"]) == (param, code)
+
+
+def test_nulls_leave_what_must_be_there() -> None:
+    session = Session("m", ga=True)
+    told = {"type": "realtime", "output_modalities": None, "audio": {"input": None}}
+    (updated,) = session.receive(json.dumps({"type": "session.update", "session": told}))
+    assert updated["session"]["output_modalities"] == ["audio"]
+    assert updated["session"]["audio"]["input"]["format"]["type"] == "audio/pcm"
 
 
 def test_an_error_names_the_event_it_is_about() -> None:

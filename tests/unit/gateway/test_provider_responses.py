@@ -124,6 +124,12 @@ async def test_a_function_is_called_with_arguments_that_fit() -> None:
     assert call.call_id.startswith("call_")
 
 
+async def test_an_empty_input_is_answered_too() -> None:
+    async with client() as official:
+        answer = await official.responses.create(model="m", input=[], tools=[_WEATHER])
+    assert answer.output[0].type == "function_call"
+
+
 async def test_a_streamed_call_comes_in_pieces() -> None:
     async with client() as official:
         stream = await official.responses.create(
