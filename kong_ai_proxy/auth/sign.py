@@ -6,7 +6,8 @@ Pure: what the configuration and the request say goes in, what to set comes out.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from kong_ai_proxy.config import Auth
 
@@ -15,13 +16,12 @@ class AuthError(ValueError):
     """The configured credential cannot be sent. The text names the field, never the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """What to set so that the provider accepts the request."""
 
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
+    query: Mapping[str, str] = MappingProxyType({})
+    body: Mapping[str, str] = MappingProxyType({})
 
 
 def is_configured(auth: Auth) -> bool:

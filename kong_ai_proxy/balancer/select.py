@@ -20,6 +20,8 @@ def candidates(targets: Sequence[Target], requested: str | None) -> tuple[Target
     """
     if requested is None:
         return tuple(targets)
+    if len(targets) == 1 and targets[0].model.model_alias is None:
+        return tuple(targets)
     for attribute in ("model_alias", "name"):
         found = tuple(t for t in targets if getattr(t.model, attribute) == requested)
         if found:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from kong_ai_proxy.config import Model
+from kong_ai_proxy.exchange.messages import NOTHING
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Provider
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """Members to set or take out of the client's JSON object or form, and which of its parameters
     were dropped."""
 
-    members: Mapping[str, object] = field(default_factory=dict)
+    members: Mapping[str, object] = NOTHING
     dropped: tuple[str, ...] = ()
 
 

@@ -1,4 +1,5 @@
-"""The frozen values that go in and out of the exchange.
+"""The frozen values that go in and out of the exchange. Named tuples: many are made for each
+request, and a frozen dataclass takes longer to make.
 
 Text that came off the wire is `str` decoded as UTF-8 with `surrogateescape`. Header names are in
 lower case; a header that was repeated has several values.
@@ -7,16 +8,18 @@ lower case; a header that was repeated has several values.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
 
 from kong_ai_proxy.exchange.errors import Refused
 
 Headers = Mapping[str, tuple[str, ...]]
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientRequest:
+
+class ClientRequest(NamedTuple):
     """What the client sent, but for its body."""
 
     method: str
@@ -24,8 +27,8 @@ class ClientRequest:
     """Percent-encoded, without the query; "" where it is not needed."""
     query: str = ""
     """Raw, without "?"."""
-    headers: Headers = field(default_factory=dict)
-    captures: Mapping[str, str] = field(default_factory=dict)
+    headers: Headers = NOTHING
+    captures: Mapping[str, str] = NOTHING
     """The named captures of the route's path."""
     route_path: str = ""
     """The route's path prefix that matched, where it is needed; "" for none."""
@@ -67,8 +70,7 @@ class BodyFilter(Protocol):
         """What is left once the client has sent all. Raises Refused."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """What goes to the provider, told as changes to what the client sent.
 
     Kong, or whoever carries it, sends the client's request with these changes. `body` is None
@@ -85,12 +87,11 @@ class UpstreamRequest:
     """Names in `set_headers` whose value must not be logged."""
     secret_query: frozenset[str] = frozenset()
     """Names in the query whose value must not be logged."""
-    response_headers: Mapping[str, str] = field(default_factory=dict)
+    response_headers: Mapping[str, str] = NOTHING
     """Headers to add to the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """Status and headers of an answer, in their order; names in lower case."""
 
     status: int
@@ -109,15 +110,13 @@ Criterion = Literal["error", "timeout", "invalid_header"]
 # Lost in place of any of them.
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The provider has answered."""
 
     head: ResponseHead
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     """A piece of the answer's body, as it came off the wire."""
 
     chunk: bytes
@@ -128,8 +127,7 @@ class End:
     """The answer is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """There will be no answer, or no more of it."""
 
     criterion: Criterion
@@ -144,8 +142,7 @@ Event = Head | Data | End | Lost
 # in place of all.
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Answer the client with this head. From here on there is no other target."""
 
     head: ResponseHead
@@ -153,8 +150,7 @@ class Commit:
     """Of the body in bytes, where it is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Send this to the client."""
 
     chunk: bytes
@@ -170,8 +166,7 @@ class Abort:
     """The answer breaks off: the client must not take it for complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(NamedTuple):
     """This target did not do. `answer` is for the client if there is no other one."""
 
     criterion: Criterion

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kong_ai_proxy.formats.usage import Usage
 
 RequestMode = Literal["oneshot", "stream", "realtime"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
+class Tried(NamedTuple):
     """One target that was asked."""
 
     provider: str
@@ -26,8 +24,7 @@ class Tried:
     """The address that was connected to, where it is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One request from its arrival to its end."""
 
     plugin_id: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.cost import cost
@@ -20,8 +20,7 @@ _MARKER = re.compile(r"[0-9a-f]{32}")
 _REQUEST_ID = "x-kong-request-id"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(NamedTuple):
     """How a request went. Times are seconds of one clock."""
 
     started: float

@@ -16,8 +16,8 @@ import hmac
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from kong_ai_proxy.relay.once import ClaimError
 
@@ -51,8 +51,7 @@ class Claimer(Protocol):
     def claim(self, number: int, /) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """What the access phase knows of a request and the relay needs.
 
     Text that came off the wire is decoded as UTF-8 with `surrogateescape`.
@@ -69,7 +68,7 @@ class Claims:
     """Kong's; "" on a Kong that gives none."""
     route_path: str = ""
     """The path prefix of the route that matched; "" where it is not needed."""
-    captures: Mapping[str, str] = field(default_factory=dict)
+    captures: Mapping[str, str] = MappingProxyType({})
     """The named captures of the route's path, only where they are needed."""
 
 

@@ -10,6 +10,7 @@ import ssl
 import urllib.parse
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import aiohttp
@@ -334,6 +335,7 @@ def _reason(error: aiohttp.ClientConnectorError) -> str:
     return type(error.os_error).__name__ if error.os_error else type(error).__name__
 
 
+@lru_cache(maxsize=1024)
 def url_of(address: Address) -> URL:
     """The URL, with every byte that is not ASCII percent-encoded and all else as it is."""
     return URL.build(

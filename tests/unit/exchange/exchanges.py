@@ -53,6 +53,6 @@ def send(
 
 def sent_body(upstream: UpstreamRequest) -> Json:
     """The changed body, parsed."""
-    assert upstream.body is not None
+    assert isinstance(upstream.body, bytes)
     parsed: Json = orjson.loads(upstream.body)
     return parsed

@@ -46,5 +46,4 @@ CHAT = Outcome(
 
 def outcome(**changes: Any) -> Outcome:
     """CHAT with `changes`."""
-    members = {name: getattr(CHAT, name) for name in Outcome.__slots__}
-    return Outcome(**{**members, **changes})
+    return CHAT._replace(**changes)
