@@ -58,7 +58,12 @@ class RunningRelay:
         return self._plan if (instance, digest) == (1, DIGEST) else None
 
     async def start(self) -> None:
-        await self.relay.start(self._sock)
+        """Raises OSError for a CA file that cannot be loaded."""
+        try:
+            await self.relay.start(self._sock)
+        except OSError:
+            self._sock.close()
+            raise
 
     def forget(self) -> None:
         """Know the configuration no more."""

@@ -13,6 +13,8 @@ from kong_ai_proxy.exchange.messages import ResponseHead
 FRAME_HEADER = "x-kong-ai-proxy-frame"
 """Tells the shim that a frame follows the body, and how long the body is without it."""
 
+BODILESS = frozenset({204, 205, 304})
+
 SERVER = "kong-ai-proxy"
 
 
@@ -36,7 +38,8 @@ class Downstream:
         """Take the answer's head. `length` of the body if it is known; `frame` gives at the end
         what follows it for the shim."""
         self.status = head.status
-        self._head, self._length, self._frame = head, length, frame
+        self._head, self._length = head, length
+        self._frame = None if head.status in BODILESS else frame
 
     async def emit(self, chunk: bytes) -> None:
         """Send a piece of the body, no faster than Kong reads."""
@@ -84,6 +87,12 @@ class Downstream:
             transport.abort()
         else:
             transport.close()
+
+    def drop(self) -> None:
+        """Forget what the client did not take: closing would wait until it does."""
+        transport = self._request.transport
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()
 
     async def refuse(self, refused: Refused, frame: Callable[[], bytes] | None = None) -> None:
         """An answer of our own."""

@@ -220,6 +220,7 @@ class Driver:
     # ---- WebSockets
 
     async def _websocket(self, attempt: Attempt, outgoing: UpstreamRequest) -> None:
+        websocket.check(self._request)
         try:
             provider = await self._upstream.websocket(
                 outgoing.address,
@@ -247,9 +248,10 @@ class Driver:
             client = websocket.accepting(provider, outgoing)
             self._down.upgrade(client)
             await client.prepare(self._request)
-            self._failure = await websocket.bridge(client, provider, reading)
+            self._failure = await websocket.bridge(client, provider, reading, self.timeouts.write)
         finally:
             await provider.close()
+            self._down.drop()
 
     def _note_first_content(self) -> None:
         answer = self._attempt.answer if self._attempt else None

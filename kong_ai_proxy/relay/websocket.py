@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDict
 
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
 from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.relay.incoming import outgoing_headers
@@ -24,6 +26,21 @@ BAD_GATEWAY = WSCloseCode.BAD_GATEWAY
 """1014: the gateway has lost the provider (IANA, WebSocket Close Code Number Registry)."""
 
 Seen = Callable[[str], None]
+
+_PASSED = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG})
+
+# It warns of subprotocols that were not chosen, which may be a client's key.
+logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+
+
+def check(request: web.BaseRequest) -> None:
+    """Raise Refused (400) for a handshake that could not be answered once the provider has been
+    reached."""
+    if not web.WebSocketResponse().can_prepare(request).ok:
+        raise Refused(
+            BAD_REQUEST,
+            "expected a WebSocket handshake of version 13, with a key of 16 bytes in base64",
+        )
 
 
 def handshake_headers(client: ClientRequest, upstream: UpstreamRequest) -> CIMultiDict[str]:
@@ -65,72 +82,83 @@ async def bridge(
     client: web.WebSocketResponse[bool],
     provider: aiohttp.ClientWebSocketResponse[bool],
     reading: RealtimeReading | None,
+    write_seconds: float,
 ) -> str | None:
     """Pass messages both ways until either side closes; then close the other one with its code.
 
-    Returns why it did not end well, or None.
+    A side that takes nothing for `write_seconds` is lost. Returns why it did not end well, or None.
     """
     on_client = reading.feed_client if reading else _ignore
     on_provider = reading.feed_provider if reading else _ignore
-    up = asyncio.create_task(_pass(client, provider, on_client))
-    down = asyncio.create_task(_pass(provider, client, on_provider))
+    up = asyncio.create_task(_pass(client, provider, on_client, write_seconds))
+    down = asyncio.create_task(_pass(provider, client, on_provider, write_seconds))
     try:
         await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-        source, sink, done = (client, provider, up) if up.done() else (provider, client, down)
-        return await _close(source, sink, done.result(), lost_provider=done is down)
-    finally:
+        ended, last = (up if up.done() else down).result()
+        if ended is client:
+            return await _close(client, provider, last, WSCloseCode.GOING_AWAY, "the client left")
+        return await _close(provider, client, last, BAD_GATEWAY, "the provider was lost")
+    finally:  # also when the client has left, which cancels this
         for task in (up, down):
             task.cancel()
         await asyncio.gather(up, down, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await provider.close()
+        await _closed(provider, WSCloseCode.GOING_AWAY)
 
 
 def _ignore(_text: str) -> None:
     """Nobody wants to know."""
 
 
-async def _pass(source: Any, sink: Any, seen: Seen) -> aiohttp.WSMessage | None:
-    """Pass on what comes until the source closes. The message that closed it; None for no more."""
-    try:
-        while True:
-            message = await source.receive()
-            kind = message.type
-            if kind is WSMsgType.TEXT:
-                seen(message.data)
-                await sink.send_str(message.data)
-            elif kind is WSMsgType.BINARY:
-                await sink.send_bytes(message.data)
-            elif kind is WSMsgType.PING:
-                await sink.ping(message.data)
-            elif kind is WSMsgType.PONG:
-                await sink.pong(message.data)
-            else:
-                return message  # type: ignore[no-any-return]
-    except (OSError, aiohttp.ClientError):
-        return None
+async def _pass(
+    source: Any, sink: Any, seen: Seen, seconds: float
+) -> tuple[Any, aiohttp.WSMessage | None]:
+    """Pass on what comes until a side ends. That side, and the message with which it did; None
+    when it took no more."""
+    while True:
+        message = await source.receive()
+        if message.type not in _PASSED:
+            return source, message
+        if message.type is WSMsgType.TEXT:
+            seen(message.data)
+        try:
+            async with asyncio.timeout(seconds):
+                await _send(sink, message)
+        except (OSError, aiohttp.ClientError):  # TimeoutError is an OSError
+            return sink, None
+
+
+async def _send(sink: Any, message: aiohttp.WSMessage) -> None:
+    match message.type:
+        case WSMsgType.TEXT:
+            await sink.send_str(message.data)
+        case WSMsgType.BINARY:
+            await sink.send_bytes(message.data)
+        case WSMsgType.PING:
+            await sink.ping(message.data)
+        case _:
+            await sink.pong(message.data)
 
 
 async def _close(
-    source: Any, sink: Any, last: aiohttp.WSMessage | None, *, lost_provider: bool
+    ended: Any, other: Any, last: aiohttp.WSMessage | None, code: int, why: str
 ) -> str | None:
-    """Close both sides after `last`, the message of the side that ended."""
+    """Close both sides after `last`, the message of the side that ended. `code` tells the other
+    one that it was lost."""
     if last is not None and last.type is WSMsgType.CLOSE:
-        code = last.data or WSCloseCode.OK
-        reason = (last.extra or "").encode()
-        await _closed(sink, code, reason)
-        await _closed(source, code, reason)
+        # aiohttp cannot send a close without a status, so that becomes 1000.
+        own, reason = last.data or WSCloseCode.OK, (last.extra or "").encode()
+        await _closed(other, own, reason)
+        await _closed(ended, own, reason)
         return None
-    if last is not None and last.type is WSMsgType.ERROR:
-        code = source.close_code or WSCloseCode.PROTOCOL_ERROR
-        await _closed(source, code, b"")
-        await _closed(sink, BAD_GATEWAY if lost_provider else WSCloseCode.GOING_AWAY, b"")
-        return f"WebSocket closed with {code}: {type(last.data).__name__}"
-    await _closed(sink, BAD_GATEWAY if lost_provider else WSCloseCode.GOING_AWAY, b"")
-    return "the provider's WebSocket was lost" if lost_provider else "the client left"
+    if last is not None and last.type is WSMsgType.ERROR:  # aiohttp has closed it with a code
+        why = f"WebSocket closed with {ended.close_code}: {type(last.data).__name__}"
+    await _closed(other, code)
+    await _closed(ended, WSCloseCode.GOING_AWAY)
+    return why
 
 
-async def _closed(socket: Any, code: int, reason: bytes) -> None:
-    with contextlib.suppress(OSError, aiohttp.ClientError, TimeoutError):
+async def _closed(socket: Any, code: int, reason: bytes = b"") -> None:
+    """Close a side, if it is not closed yet."""
+    with contextlib.suppress(OSError, aiohttp.ClientError):  # TimeoutError is an OSError
         async with asyncio.timeout(CLOSE_SECONDS):
             await socket.close(code=code, message=reason)

@@ -132,7 +132,7 @@ async def ask(relay: RunningRelay, *args: Any, **options: Any) -> Answer:
 # ---- configurations
 
 
-def target(url: str, route_type: str = "llm/v1/chat", **more: Any) -> dict[str, Any]:
+def target(url: str, route_type: str = "llm/v1/chat", /, **more: Any) -> dict[str, Any]:
     """One target at `url`, whose key goes into a header."""
     model: dict[str, Any] = {"provider": "openai", "options": {"upstream_url": url}}
     if route_type == "llm/v1/chat":

@@ -1,0 +1,447 @@
+"""Realtime sessions: WebSockets on both sides of the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from kong_ai_proxy.relay import websocket
+from tests.recorder import Recorder
+from tests.unit.relay.clients import REALTIME, client, provided
+from tests.unit.relay.sockets import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    HANDSHAKE,
+    PING,
+    PONG,
+    TARGET,
+    TEXT,
+    Frame,
+    accepted,
+    closing,
+    echo,
+    frame,
+    open_session,
+    read_frame,
+    session,
+)
+from tests.unit.relay.upstreams import Connection, answer, once
+
+KEY = "openai-insecure-api-key.clients-own"
+
+# ---- handshakes
+
+
+async def test_the_handshake_that_the_provider_sees(caplog: pytest.LogCaptureFixture) -> None:
+    own = {**HANDSHAKE, "openai-beta": "realtime=v1", "authorization": "Bearer clients-own",
+           "origin": "https://app.example", "sec-websocket-extensions": "permessage-deflate",
+           "sec-websocket-protocol": f"realtime, {KEY}, beta"}  # fmt: skip
+    async with provided(session(echo), REALTIME) as (upstream, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, own))
+        assert (await one.answer_head())[0] == 101
+        sent = upstream.received[-1]
+    assert sent.target == "/v1/realtime?model=gpt-realtime"
+    assert sent.header("openai-beta") == "realtime=v1"
+    assert sent.header("authorization") == "Bearer operators-own"
+    assert sent.header("sec-websocket-protocol") == "realtime,beta"
+    assert sent.header("sec-websocket-extensions") is None
+    assert sent.header("sec-websocket-key") != HANDSHAKE["sec-websocket-key"]
+    assert "clients-own" not in str(sent) + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [("Sec-WebSocket-Protocol: beta\r\n", "beta"), ("", None)],
+)
+async def test_the_subprotocol_is_the_providers_choice(chosen: str, expected: str | None) -> None:
+    own = {**HANDSHAKE, "sec-websocket-protocol": "realtime, beta"}
+    async with provided(session(echo, chosen), REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, own))
+        status, headers = await one.answer_head()
+    assert (status, headers.get("sec-websocket-protocol")) == (101, expected)
+
+
+@pytest.mark.parametrize("size", [2, 100_000])
+async def test_a_refusal_of_the_provider_reaches_the_client(size: int) -> None:
+    body = b'{"error":"' + b"x" * size + b'"}'
+    headers = "Content-Type: application/json\r\nRetry-After: 3\r\nSet-Cookie: a=b\r\n"
+    raw = answer(body, "429 Too Many Requests", headers)
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        for start in range(0, len(raw), 30_000):
+            await connection.send(raw[start : start + 30_000])
+            await asyncio.sleep(0.01)
+
+    async with provided(script, REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, HANDSHAKE))
+        found = await one.answer()
+    assert (found.status, found.body, found.complete) == (429, body, True)
+    assert found.headers["retry-after"] == "3"
+    assert "set-cookie" not in found.headers
+
+
+async def test_a_refusal_without_end_is_not_kept() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 403 No\r\nContent-Length: 99999999\r\n\r\n")
+        while True:
+            await connection.send(b"x" * 65536)
+
+    async with provided(script, REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, HANDSHAKE))
+        found = await one.answer()
+    assert (found.status, found.complete) == (403, False)
+    assert len(found.body) <= 1 << 20
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with Recorder() as elsewhere:
+        raw = answer(b"gone", "302 Found", f"Location: {elsewhere.url()}\r\n")
+        async with provided(once(raw), REALTIME) as (_, relay), client(relay) as one:
+            await one.send(one.head("GET", TARGET, HANDSHAKE))
+            found = await one.answer()
+        assert (found.status, found.headers["location"]) == (302, elsewhere.url())
+        assert elsewhere.received == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        accepted("another key"),
+        accepted("x").replace(b"Upgrade: websocket", b"Upgrade: h2c"),
+        accepted("x").replace(b"Sec-WebSocket-Accept", b"X-Other"),
+        b"hello\r\n\r\n",
+    ],
+)
+async def test_a_handshake_of_the_provider_that_is_not_valid(raw: bytes) -> None:
+    async with provided(once(raw), REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, HANDSHAKE))
+        found = await one.answer()
+        await relay.settled()
+        assert relay.idle == 0
+    assert found.status == 502
+    assert found.body == b'{"error":{"message":"the provider\'s answer is not valid HTTP"}}'
+
+
+async def test_a_provider_that_does_not_answer_the_handshake() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.gone()
+
+    late = provided(script, REALTIME, connect_timeout=50, read_timeout=50)
+    async with late as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, HANDSHAKE))
+        assert (await one.answer()).status == 504
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sec-websocket-key": "short"}, {"sec-websocket-version": "9"}, {"sec-websocket-key": ""}],
+)
+async def test_a_handshake_of_the_client_that_is_not_valid(wrong: dict[str, str]) -> None:
+    async with provided(session(echo), REALTIME) as (upstream, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, {**HANDSHAKE, **wrong}))
+        assert (await one.answer()).status == 400
+        assert upstream.heads == []
+
+
+async def test_messages_that_come_with_the_handshake_are_not_lost() -> None:
+    async def script(connection: Connection) -> None:
+        received = await connection.request()
+        hello = accepted(received.header("sec-websocket-key") or "") + frame(TEXT, b"hello")
+        await connection.send(hello)
+        await echo(connection)
+
+    async with provided(script, REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, HANDSHAKE) + frame(TEXT, b"early", masked=True))
+        assert (await one.answer_head())[0] == 101
+        got = {(await read_frame(one.reader)).payload for _ in range(2)}
+    assert got == {b"hello", b"early"}
+
+
+# ---- messages
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 3_000_000])
+async def test_messages_of_any_size_go_both_ways(opcode: int, size: int) -> None:
+    payload = (b"0123456789" * (size // 10 + 1))[:size]
+    async with open_session(echo) as (_, _relay, one):
+        await one.send(frame(opcode, payload, masked=True))
+        assert await read_frame(one.reader) == Frame(opcode, payload)
+
+
+async def test_fragments_become_one_message() -> None:
+    async with open_session(echo) as (_, _relay, one):
+        await one.send(frame(TEXT, b"caf\xc3", final=False, masked=True))
+        await one.send(frame(PING, b"between", masked=True))
+        await one.send(frame(CONTINUATION, b"\xa9", masked=True))
+        got = {await read_frame(one.reader) for _ in range(2)}
+    assert got == {Frame(TEXT, "café".encode()), Frame(PONG, b"between")}
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+async def test_pings_and_pongs_of_the_provider_reach_the_client(opcode: int) -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.send(frame(opcode, b"beat"))
+        await echo(connection)
+
+    async with open_session(talk) as (_, _relay, one):
+        assert await read_frame(one.reader) == Frame(opcode, b"beat")
+
+
+async def test_many_messages_both_ways() -> None:
+    count = 10_000
+
+    async def talk(connection: Connection) -> None:
+        async def read() -> list[bytes]:
+            return [(await read_frame(connection.reader)).payload for _ in range(count)]
+
+        reading = asyncio.create_task(read())
+        for number in range(count):
+            await connection.send(frame(TEXT, b"down %d" % number))
+        assert await reading == [b"up %d" % number for number in range(count)]
+        await connection.send(frame(TEXT, b"all there"))
+        await echo(connection)
+
+    async with open_session(talk) as (_, _relay, one):
+
+        async def send() -> None:
+            for number in range(count):
+                await one.send(frame(TEXT, b"up %d" % number, masked=True))
+
+        sending = asyncio.create_task(send())
+        for number in range(count):
+            assert (await read_frame(one.reader)).payload == b"down %d" % number
+        await sending
+        assert (await read_frame(one.reader)).payload == b"all there"
+
+
+# ---- closing
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, b""), (1000, b"bye"), (1001, b"away"),
+                                              (3000, b""), (4000, "café".encode())])  # fmt: skip
+async def test_the_clients_close_reaches_the_provider(code: int, reason: bytes) -> None:
+    closes: list[Frame] = []
+
+    async def talk(connection: Connection) -> None:
+        closes.append(await read_frame(connection.reader))
+        await connection.send(frame(CLOSE, closes[0].payload))
+
+    async with open_session(talk) as (_, relay, one):
+        await one.send(closing(code, reason, masked=True))
+        answered = await read_frame(one.reader)
+        assert await one.closed()
+        await relay.settled()
+    assert (answered.opcode, answered.code) == (CLOSE, code)
+    assert (closes[0].code, closes[0].payload[2:]) == (code, reason)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, b"bye"), (1011, b"oops"), (4001, b"quota")])
+async def test_the_providers_close_reaches_the_client(code: int, reason: bytes) -> None:
+    answers: list[Frame] = []
+
+    async def talk(connection: Connection) -> None:
+        await connection.send(closing(code, reason))
+        answers.append(await read_frame(connection.reader))
+
+    async with open_session(talk) as (_, relay, one):
+        found = await read_frame(one.reader)
+        await one.send(frame(CLOSE, found.payload, masked=True))
+        assert await one.closed()
+        await relay.settled()
+    assert (found.opcode, found.code, found.payload[2:]) == (CLOSE, code, reason)
+    assert (answers[0].opcode, answers[0].code) == (CLOSE, code)
+
+
+async def test_a_close_without_a_status_becomes_1000() -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.send(frame(CLOSE))
+        await connection.gone()
+
+    async with open_session(talk) as (_, _relay, one):
+        found = await read_frame(one.reader)
+        assert (found.opcode, found.code) == (CLOSE, 1000)
+        await one.send(frame(CLOSE, masked=True))
+        assert await one.closed()
+
+
+async def test_a_side_that_does_not_answer_a_close_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.1)
+
+    async def talk(connection: Connection) -> None:
+        await connection.send(closing(1000))
+        await connection.gone()
+
+    async with open_session(talk) as (_, relay, one):
+        assert (await read_frame(one.reader)).code == 1000
+        await relay.settled()
+        assert await one.closed()
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_a_lost_provider_is_1014_for_the_client(how: str) -> None:
+    async def talk(connection: Connection) -> None:
+        await read_frame(connection.reader)
+        if how == "reset":
+            connection.reset()
+
+    async with open_session(talk) as (_, relay, one):
+        await one.send(frame(TEXT, b"hi", masked=True))
+        assert (await read_frame(one.reader)).code == 1014
+        await one.send(closing(1014, masked=True))
+        assert await one.closed()
+        await relay.settled()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_lost_client_is_1001_for_the_provider(reset: bool) -> None:
+    closes: asyncio.Queue[Frame] = asyncio.Queue()
+
+    async def talk(connection: Connection) -> None:
+        closes.put_nowait(await read_frame(connection.reader))
+
+    async with open_session(talk) as (_, relay, one):
+        one.leave(reset=reset)
+        async with asyncio.timeout(5):
+            assert (await closes.get()).code == 1001
+        await relay.settled()
+
+
+TOO_LARGE = frame(BINARY, bytes(websocket.MAX_MESSAGE + 1), masked=True)
+FORBIDDEN = {
+    "no UTF-8": (frame(TEXT, b"\xff\xfe", masked=True), 1007),
+    "cut UTF-8": (frame(TEXT, b"caf\xc3", masked=True), 1007),
+    "too large": (TOO_LARGE, 1009),
+    "too large in fragments": (
+        frame(BINARY, bytes(9 << 20), final=False, masked=True)
+        + frame(CONTINUATION, bytes(9 << 20), masked=True),
+        1009,
+    ),
+    "reserved opcode": (frame(5, b"x", masked=True), 1002),
+    "long ping": (frame(PING, b"x" * 126, masked=True), 1002),
+    "fragmented ping": (frame(PING, b"x", final=False, masked=True), 1002),
+    "continuation of nothing": (frame(CONTINUATION, b"x", masked=True), 1002),
+    "close with a wrong code": (closing(1005, masked=True), 1002),
+    "close with one byte": (frame(CLOSE, b"x", masked=True), 1002),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+async def test_a_client_that_breaks_the_protocol_is_told_and_the_provider_left(what: str) -> None:
+    sent, code = FORBIDDEN[what]
+    closes: asyncio.Queue[Frame] = asyncio.Queue()
+
+    async def talk(connection: Connection) -> None:
+        closes.put_nowait(await read_frame(connection.reader))
+
+    async with open_session(talk) as (_, relay, one):
+        sending = asyncio.create_task(one.send(sent))
+        found = await read_frame(one.reader)
+        assert (found.opcode, found.code) == (CLOSE, code)
+        one.leave()
+        await asyncio.gather(sending, return_exceptions=True)
+        async with asyncio.timeout(5):
+            assert (await closes.get()).code == 1001
+        await relay.settled()
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+async def test_a_provider_that_breaks_the_protocol_is_told_and_lost(what: str) -> None:
+    sent, code = FORBIDDEN[what]
+    closes: asyncio.Queue[Frame] = asyncio.Queue()
+
+    async def talk(connection: Connection) -> None:
+        await asyncio.gather(connection.send(sent), read(connection), return_exceptions=True)
+
+    async def read(connection: Connection) -> None:
+        closes.put_nowait(await read_frame(connection.reader))
+
+    async with open_session(talk) as (_, relay, one):
+        assert (await read_frame(one.reader)).code == 1014
+        await one.send(closing(1014, masked=True))
+        assert await one.closed()
+        await relay.settled()
+        assert (await closes.get()).code == code
+
+
+# ---- sides that do not read
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side that is closed is not waited for."""
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_provider_that_does_not_read_stops_the_client() -> None:
+    async def talk(connection: Connection) -> None:
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(3600)
+
+    async with open_session(talk, write_timeout=1500) as (_, _relay, one):
+        assert await sent_until_stopped(one.send, masked=True) < 40 << 20
+        one.leave(reset=True)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_client_that_does_not_read_stops_the_provider() -> None:
+    sent: asyncio.Queue[int] = asyncio.Queue()
+
+    async def talk(connection: Connection) -> None:
+        sent.put_nowait(await sent_until_stopped(connection.send, masked=False))
+        await connection.gone()
+
+    async with open_session(talk, write_timeout=1500) as (_, _relay, one):
+        one.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        tracemalloc.start()
+        assert await sent.get() < 40 << 20
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20e6
+        one.leave(reset=True)
+
+
+async def sent_until_stopped(send: Callable[[bytes], Awaitable[None]], *, masked: bool) -> int:
+    """Bytes that went out before nothing went for a while."""
+    piece, sent = frame(BINARY, bytes(1 << 16), masked=masked), 0
+    while sent < 200 << 20:
+        try:
+            async with asyncio.timeout(0.5):
+                await send(piece)
+        except TimeoutError:
+            break
+        sent += len(piece)
+    return sent
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("who", ["client", "provider"])
+async def test_a_side_that_takes_nothing_for_longer_than_the_write_timeout_is_lost(
+    who: str,
+) -> None:
+    async def talk(connection: Connection) -> None:
+        if who == "client":
+            await sent_until_stopped(connection.send, masked=False)
+        else:
+            connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(3600)
+
+    async with open_session(talk, write_timeout=200) as (_, relay, one):
+        if who == "client":
+            one.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        else:
+            sending = asyncio.create_task(sent_until_stopped(one.send, masked=True))
+        await relay.settled(20)
+        if who == "provider":
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
