@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.config import Model, Target
@@ -357,7 +357,7 @@ class Attempt:
                 keep=logging.log_payloads,
                 strip_usage=self._asks_for_usage,
                 method=self._request.method,
-                prompt_estimate=lambda: prompt_estimate(self._json),
+                prompt_estimate=partial(prompt_estimate, self._json),
             )
         return one_shot(
             self.target.route_type,

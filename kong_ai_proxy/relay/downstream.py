@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.messages import ResponseHead
 
 FRAME_HEADER = "x-kong-ai-proxy-frame"
@@ -30,16 +27,13 @@ class Downstream:
         self._head: ResponseHead | None = None
         self._length: int | None = None
         self._whole: bytes | None = None
-        self._frame: Callable[[], bytes] | None = None
+        self.framed = False
 
-    def commit(
-        self, head: ResponseHead, length: int | None, frame: Callable[[], bytes] | None
-    ) -> None:
-        """Take the answer's head. `length` of the body if it is known; `frame` gives at the end
-        what follows it for the shim."""
+    def commit(self, head: ResponseHead, length: int | None, *, framed: bool) -> None:
+        """Take the answer's head. `length` of the body if it is known; `framed`: something for the
+        shim will follow the body."""
         self.status = head.status
-        self._head, self._length = head, length
-        self._frame = None if head.status in BODILESS else frame
+        self._head, self._length, self.framed = head, length, framed
 
     async def emit(self, chunk: bytes) -> None:
         """Send a piece of the body, no faster than Kong reads."""
@@ -51,10 +45,9 @@ class Downstream:
         assert self.response is not None
         await self.response.write(chunk)
 
-    async def finish(self) -> None:
-        """The body is complete."""
+    async def finish(self, frame: bytes) -> None:
+        """The body is complete, and followed by `frame`."""
         self.ended = True
-        frame = self._frame() if self._frame else b""
         if self.response is None:
             whole = self._whole or b""
             body = whole + frame if frame else whole
@@ -66,14 +59,14 @@ class Downstream:
             await self.response.write(frame)
         await self.response.write_eof()
 
-    async def abort(self) -> None:
-        """End the connection so that nobody takes the body for complete."""
+    async def abort(self, frame: bytes) -> None:
+        """Send `frame`, and end the connection so that nobody takes the body for complete."""
         self.ended = True
         if self.response is None:
             await self._begin()
         assert self.response is not None
-        if self._frame:
-            await self.response.write(self._frame())
+        if frame:
+            await self.response.write(frame)
         self.cut()
 
     def cut(self) -> None:
@@ -94,13 +87,6 @@ class Downstream:
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()
 
-    async def refuse(self, refused: Refused, frame: Callable[[], bytes] | None = None) -> None:
-        """An answer of our own."""
-        status, body, headers = refused.answer()
-        self.commit(ResponseHead(status, tuple(headers.items())), len(body), frame)
-        await self.emit(body)
-        await self.finish()
-
     def upgrade(self, response: web.StreamResponse) -> None:
         """The connection becomes a WebSocket."""
         self.status, self.response = response.status, response
@@ -120,11 +106,10 @@ class Downstream:
     def _headers(self, length: int | None) -> CIMultiDict[str]:
         assert self._head is not None
         headers: CIMultiDict[str] = CIMultiDict(self._head.headers)
-        headers["x-accel-buffering"] = (
-            "no"  # nginx would swallow a stream that a client reads slowly
-        )
+        # nginx would swallow all of a stream that a client reads slowly.
+        headers["x-accel-buffering"] = "no"
         headers.setdefault("server", SERVER)
-        if self._frame:
+        if self.framed:
             headers.popall("content-length", None)
             headers[FRAME_HEADER] = "chunked" if length is None else str(length)
         return headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import aiohttp
 from aiohttp import web
@@ -20,16 +20,16 @@ from kong_ai_proxy.exchange.messages import (
     Data,
     Emit,
     End,
-    Event,
     Fail,
     Finish,
     Head,
+    ResponseHead,
     UpstreamRequest,
 )
 from kong_ai_proxy.exchange.outcome import Outcome
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
 from kong_ai_proxy.relay import report, websocket
-from kong_ai_proxy.relay.downstream import Downstream
+from kong_ai_proxy.relay.downstream import BODILESS, Downstream
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
@@ -77,7 +77,7 @@ class Driver:
             await self._exchange()
         except Refused as refused:
             self._failure = refused.message
-            await self._down.refuse(refused, self._frame())
+            await self._refuse(refused)
         except asyncio.CancelledError:
             self._failure = LEFT
             raise
@@ -186,14 +186,20 @@ class Driver:
 
     async def _pass_on(self, attempt: Attempt, call: Call) -> None:
         await self._do(attempt.feed(Head(call.head)))
+        direct = attempt.direct
         while not self._down.ended:
-            event: Event
             try:
                 chunk = await call.read()
-                event = Data(chunk) if chunk else End()
             except UpstreamLost as lost:
-                event = lost.lost
-            await self._do(attempt.feed(event))
+                await self._do(attempt.feed(lost.lost))
+                continue
+            if direct is None or not chunk:
+                await self._do(attempt.feed(Data(chunk) if chunk else End()))
+                continue
+            if changed := direct(chunk):
+                await self._down.emit(changed)
+            if self._first_content is None:
+                self._note_first_content()
 
     async def _do(self, actions: Iterator[Action]) -> None:
         for action in actions:
@@ -207,15 +213,23 @@ class Driver:
     async def _do_once(self, action: Action) -> None:
         match action:
             case Commit(head, length):
-                self._down.commit(head, length, self._frame())
+                self._down.commit(head, length, framed=self._is_framed(head.status))
             case Finish():
-                await self._down.finish()
+                await self._down.finish(self._frame())
             case Abort():
                 self._failure = self._attempt_failure()
-                await self._down.abort()
+                await self._down.abort(self._frame())
             case Fail(_, reason, answer):
                 self._failure = reason
-                await self._down.refuse(answer, self._frame())
+                await self._refuse(answer)
+
+    async def _refuse(self, refused: Refused) -> None:
+        """An answer of our own."""
+        status, body, headers = refused.answer()
+        head = ResponseHead(status, tuple(headers.items()))
+        self._down.commit(head, len(body), framed=self._is_framed(status))
+        await self._down.emit(body)
+        await self._down.finish(self._frame())
 
     # ---- WebSockets
 
@@ -264,17 +278,18 @@ class Driver:
 
     # ---- what is told of it
 
-    def _frame(self) -> Callable[[], bytes] | None:
-        """Gives the frame at the answer's end; None where nothing is wanted or nobody cuts it."""
+    def _is_framed(self, status: int) -> bool:
+        """Whether a frame follows the body: somebody wants it, and the shim cuts it off."""
         wanted = self._attempt is not None and self._attempt.is_logged
-        has_body = self._client.method != "HEAD"
-        return self._framed if wanted and has_body and self._marker else None
+        has_body = self._client.method != "HEAD" and status not in BODILESS
+        return wanted and has_body and self._marker is not None
 
-    def _framed(self) -> bytes:
+    def _frame(self) -> bytes:
+        """What became of the request, for the shim; b"" where it must not or need not know."""
+        found = self._outcome() if self._down.framed else None
+        if found is None or self._marker is None:
+            return b""
         self._told = True
-        found = self._outcome()
-        assert found is not None
-        assert self._marker is not None
         return report.as_frame(self._marker, found)
 
     def _tell(self) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import re
 import ssl
 import urllib.parse
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -131,8 +131,10 @@ class Call:
 
     async def read(self) -> bytes:
         """The next piece of the body as it comes, b"" at its end. Raises UpstreamLost."""
-        with _told():
+        try:
             return await self._response.content.readany()
+        except _FAILURES as error:
+            raise _lost(error) from None
 
     def release(self) -> None:
         """Keep the connection if the answer is complete, else close it at once."""
@@ -243,7 +245,7 @@ class Upstream:
         limit = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_read=timeouts.read)
         if isinstance(body, bytes) and body:
             headers["content-length"] = str(len(body))
-        with _told():
+        try:
             async with _HeadLimit(timeouts) as waiting:
                 response = await self._session.request(
                     method,
@@ -254,6 +256,8 @@ class Upstream:
                     allow_redirects=False,
                     timeout=limit,
                 )
+        except _FAILURES as error:
+            raise _lost(error) from None
         return Call(response)
 
     async def websocket(
@@ -265,7 +269,7 @@ class Upstream:
         max_message: int,
     ) -> aiohttp.ClientWebSocketResponse[bool]:
         """Open a WebSocket. Raises UpstreamLost, or HandshakeRefused with the answer."""
-        with _told():
+        try:
             async with asyncio.timeout(timeouts.connect + timeouts.read):
                 return await self._handshakes.ws_connect(
                     url_of(address),
@@ -277,6 +281,8 @@ class Upstream:
                     max_msg_size=max_message,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 )
+        except _FAILURES as error:
+            raise _lost(error) from None
 
 
 class HandshakeRefused(Exception):  # noqa: N818 - a result, passed on to the client
@@ -311,22 +317,21 @@ async def _raise_refusal(
     raise HandshakeRefused(head, b"".join(pieces), end)
 
 
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what aiohttp raises into UpstreamLost. Texts are made here, since those of exceptions
-    may have a proxy's password in them."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise UpstreamLost(Lost("timeout", type(error).__name__)) from None
-    except aiohttp.ClientConnectorError as error:
-        raise UpstreamLost(Lost("error", f"cannot connect: {_reason(error)}")) from None
-    except aiohttp.ClientHttpProxyError as error:
-        raise UpstreamLost(Lost("error", f"the proxy answered {error.status}")) from None
-    except aiohttp.ClientResponseError as error:
-        raise UpstreamLost(Lost("invalid_header", f"no valid HTTP: {error.status}")) from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise UpstreamLost(Lost("error", type(error).__name__)) from None
+_FAILURES = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
+
+
+def _lost(error: BaseException) -> UpstreamLost:
+    """What aiohttp's error means. Texts are made here, since those of exceptions may have a
+    proxy's password in them."""
+    if isinstance(error, TimeoutError):
+        return UpstreamLost(Lost("timeout", type(error).__name__))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return UpstreamLost(Lost("error", f"cannot connect: {_reason(error)}"))
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return UpstreamLost(Lost("error", f"the proxy answered {error.status}"))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return UpstreamLost(Lost("invalid_header", f"no valid HTTP: {error.status}"))
+    return UpstreamLost(Lost("error", type(error).__name__))
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
