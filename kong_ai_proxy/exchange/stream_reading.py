@@ -111,9 +111,10 @@ class StreamReading:
                 if not self._strip or at < 0:
                     self._await_count(chunk)
                     return chunk
-                if chunk.find(b"\n") == len(chunk) - 2:
+                passed = _without_null_usages(chunk)
+                if passed is not None:
                     self._await_count(chunk)
-                    return without_null_usage(chunk)
+                    return passed
         if self.problem is not None:
             return chunk
         return self._read(chunk)
@@ -211,6 +212,20 @@ class StreamReading:
         self._written += characters(b"".join(self._waiting))
         self._waiting.clear()
         self._waiting_bytes = 0
+
+
+def _without_null_usages(chunk: bytes) -> bytes | None:
+    """Whole events of one line each without their null usage; None where each needs a look.
+
+    Where a line ends with `}`, that brace ends the event's data, so a null usage right before it is
+    a member of the outermost object.
+    """
+    if chunk.find(b"\n") == len(chunk) - 2:
+        return without_null_usage(chunk)
+    if chunk.count(b"\n") != 2 * chunk.count(b"\n\n"):
+        return None
+    passed = chunk.replace(b',"usage":null}\n\n', b"}\n\n")
+    return None if b'"usage"' in passed else passed
 
 
 def _may_tell(raw: bytes) -> bool:
