@@ -4,6 +4,7 @@ works with bytes, and a gateway whose plugin server the test starts itself."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -12,12 +13,16 @@ import signal
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import brotli
+import orjson
 import pytest
 
 from kong_ai_proxy.gateway.declarative import PluginSpec
@@ -79,6 +84,36 @@ def whole(
 ) -> bytes:
     """A whole answer."""
     return head(status, headers, len(body)) + body
+
+
+def compressed(coding: str, parts: list[bytes]) -> list[bytes]:
+    """The parts in this content coding, each as much as a decoder needs to give it out."""
+    if coding == "identity":
+        return parts
+    if coding == "br":
+        encoder = brotli.Compressor()
+        pieces = [encoder.process(part) + encoder.flush() for part in parts]
+        return [*pieces, encoder.finish()]
+    deflate = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+    pieces = [deflate.compress(part) + deflate.flush(zlib.Z_SYNC_FLUSH) for part in parts]
+    return [*pieces, deflate.flush()]
+
+
+@cache
+def fifty_megabytes() -> bytes:
+    """JSON of 50 MB as nobody would write it, so that what is written anew is seen."""
+    content = "\\u00e9 caf\u00e9 \\/ \\ud83d\\ude00 1.0e+2 " * 3000
+    message = f'{{ "role" :"user",\t"content":"{content}" ,"n":1.50}}'
+    messages = ",\n".join([message] * (50 * 1024 * 1024 // len(message.encode()) + 1))
+    return f'{{"model":"gpt-4o","x" : -0.0,"messages":[ {messages} ]}}'.encode()
+
+
+def with_an_image(megabytes: int) -> bytes:
+    """A chat with an image that has this size in base64."""
+    image = base64.b64encode(os.urandom(megabytes * 1024 * 1024 * 3 // 4)).decode()
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    content = [{"type": "text", "text": "what is this?"}, part]
+    return orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": content}]})
 
 
 # ---- the provider

@@ -4,23 +4,18 @@ over Kong and its plugin server, or the relay, to the provider."""
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import brotli
 import httpx
-import orjson
 import pytest
 
 from tests.decks import KEY, deck
@@ -55,12 +50,15 @@ from tests.integration.known_parts import (
     chat_deck,
     chat_route,
     chunk,
+    compressed,
     event,
+    fifty_megabytes,
     head,
     own_gateway,
     service,
     services_deck,
     whole,
+    with_an_image,
 )
 from tests.integration.known_plugins import DYING, ISSUING, RAISING
 
@@ -335,19 +333,6 @@ ACCEPTED = {
 """What a client may say, and what it takes then."""
 
 
-def compressed(coding: str, parts: list[bytes]) -> list[bytes]:
-    """The parts in this content coding, each as much as a decoder needs to give it out."""
-    if coding == "identity":
-        return parts
-    if coding == "br":
-        encoder = brotli.Compressor()
-        pieces = [encoder.process(part) + encoder.flush() for part in parts]
-        return [*pieces, encoder.finish()]
-    deflate = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
-    pieces = [deflate.compress(part) + deflate.flush(zlib.Z_SYNC_FLUSH) for part in parts]
-    return [*pieces, deflate.flush()]
-
-
 @STREAMED
 @BOTH_WAYS
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "identity"])
@@ -567,23 +552,6 @@ async def test_a_compressed_error_can_be_read(
 
 
 # ---- 21. large requests
-
-
-@cache
-def fifty_megabytes() -> bytes:
-    """JSON of 50 MB as nobody would write it, so that what is written anew is seen."""
-    content = "\\u00e9 caf\u00e9 \\/ \\ud83d\\ude00 1.0e+2 " * 3000
-    message = f'{{ "role" :"user",\t"content":"{content}" ,"n":1.50}}'
-    messages = ",\n".join([message] * (50 * MB // len(message.encode()) + 1))
-    return f'{{"model":"gpt-4o","x" : -0.0,"messages":[ {messages} ]}}'.encode()
-
-
-def with_an_image(megabytes: int) -> bytes:
-    """A chat with an image that has this size in base64."""
-    image = base64.b64encode(os.urandom(megabytes * MB * 3 // 4)).decode()
-    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
-    content = [{"type": "text", "text": "what is this?"}, part]
-    return orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": content}]})
 
 
 LARGE: dict[str, Callable[[], bytes]] = {
