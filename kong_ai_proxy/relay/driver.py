@@ -124,7 +124,8 @@ class Driver:
         most = self._plan.max_body
         pieces: list[bytes] = []
         size = 0
-        async for piece in self._pieces():
+        await _continue(self._request)
+        while piece := await self._piece():
             size += len(piece)
             if most and size > most:
                 raise too_large()
@@ -162,7 +163,8 @@ class Driver:
         seen when the time to write is over: its end waits behind what it has sent.
         """
         try:
-            async for piece in self._pieces():
+            await _continue(self._request)
+            while piece := await self._piece():
                 changed = change.feed(piece) if change else piece
                 if changed:
                     yield changed
@@ -172,13 +174,11 @@ class Driver:
             self._refused = refused
             raise
 
-    async def _pieces(self) -> AsyncGenerator[bytes]:
-        """The client's body as it arrives. Raises Refused where it breaks off."""
-        await _continue(self._request)
-        content = self._request.content
+    async def _piece(self) -> bytes:
+        """The next of the client's body as it arrives, b"" at its end. Raises Refused where it
+        breaks off."""
         try:
-            while piece := await content.readany():
-                yield piece
+            return await self._request.content.readany()
         except (aiohttp.ClientError, web.RequestPayloadError, OSError):
             raise Refused(BAD_REQUEST, "the request's body broke off") from None
 

@@ -6,7 +6,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, Refused
-from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
+from kong_ai_proxy.exchange.messages import BodyFilter, ClientRequest, UpstreamRequest
 from kong_ai_proxy.exchange.privacy import is_hop_by_hop
 from kong_ai_proxy.relay.ticket import Claims
 
@@ -49,7 +49,8 @@ def outgoing_headers(client: ClientRequest, upstream: UpstreamRequest) -> CIMult
             headers.add(name, _utf8(name, value))
     for name, value in replaced.items():
         headers[name] = _utf8(name, value)
-    if upstream.body is None and (length := client.header("content-length")):
+    length = client.header("content-length")
+    if length and _keeps_length(upstream.body):
         headers["content-length"] = length
     return headers
 
@@ -62,3 +63,8 @@ def _utf8(name: str, value: str) -> str:
     except UnicodeEncodeError:
         raise Refused(BAD_REQUEST, f"header {name}: expected UTF-8") from None
     return value
+
+
+def _keeps_length(body: bytes | BodyFilter | None) -> bool:
+    """Whether the client's body goes up as long as it came. Some servers take no other."""
+    return body is None or (not isinstance(body, bytes) and not body.may_change)
