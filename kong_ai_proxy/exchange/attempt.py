@@ -403,6 +403,15 @@ class Attempt:
         """What the answer has used, as far as it has passed by."""
         return self.reading.usage if self.reading else None
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts of the operator's that must be in no log, wherever they turn up: providers quote
+        the key that they refuse."""
+        auth = self.target.auth
+        values = [(value or "").strip() for value in (auth.header_value, auth.param_value)]
+        keys = [value.rpartition(" ")[2] for value in values]  # what follows "Bearer"
+        return tuple(key for key in keys if key)
+
     def request_payload(self) -> str | None:
         """The client's JSON for the log, where it was read."""
         if not isinstance(self._content, JsonObject):

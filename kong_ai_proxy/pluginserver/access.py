@@ -102,6 +102,7 @@ class AccessPlugin:
             if self.plan is None:
                 raise self._refusal or Refused(SERVER_ERROR, "no configuration")
             request = _client_request(kong, self.plan)
+            _redact_credentials(kong, request)
             self.plan.check_head(request)
             if self._goes_by_relay(self.plan, request):
                 self._hand_over(kong, request)
@@ -119,15 +120,15 @@ class AccessPlugin:
         """Point Kong at the relay, which does the rest. Nothing of the request is changed."""
         assert self._relay is not None
         path = request.path or kong.request.get_path()
-        _redact_credentials(kong, request, path)
+        target = f"{path}?{request.query}" if request.query else path
         for name in sorted(n for n in request.headers if n.startswith(_PRIVATE_PREFIX)):
             kong.service.request.clear_header(name)
-        kong.service.set_target("127.0.0.1", self._relay.port)
         kong.service.request.set_scheme("http")
         kong.service.request.set_path(path)
-        target = f"{path}?{request.query}" if request.query else path
-        # Last, because an ending generation waits for the tickets that it has issued.
+        kong.log.set_serialize_value(f"request.headers.{HEADER}", REDACTED)
+        # Late, because an ending generation waits for the tickets that it has issued.
         kong.service.request.set_header(HEADER, self._ticket(kong, request, target))
+        kong.service.set_target("127.0.0.1", self._relay.port)
 
     def _ticket(self, kong: Any, request: ClientRequest, target: str) -> str:
         assert self._relay is not None
@@ -207,9 +208,10 @@ def _body(kong: Any, limit: int) -> bytes:
 
 
 def _apply(kong: Any, request: ClientRequest, upstream: UpstreamRequest) -> None:
+    """The target comes last: should this process end half-way, Kong has nowhere to send what is
+    half done. (Over MsgPack it would send it.)"""
     _redact(kong, upstream)
     target, outgoing = upstream.address, kong.service.request
-    kong.service.set_target(target.host, target.port)
     outgoing.set_scheme(target.scheme)
     outgoing.set_path(target.path or "/")
     if upstream.method != request.method:
@@ -218,7 +220,7 @@ def _apply(kong: Any, request: ClientRequest, upstream: UpstreamRequest) -> None
         outgoing.set_raw_query(target.query)
     for name in sorted(upstream.drop_headers):
         outgoing.clear_header(name)
-    for name, value in {**_host_header(target), **upstream.set_headers}.items():
+    for name, value in upstream.set_headers.items():
         outgoing.set_header(name, value)
     if isinstance(upstream.body, bytes):
         outgoing.set_raw_body(upstream.body)
@@ -226,6 +228,9 @@ def _apply(kong: Any, request: ClientRequest, upstream: UpstreamRequest) -> None
         raise _no_relay()
     for name, value in upstream.response_headers.items():
         kong.response.set_header(name, value)
+    kong.service.set_target(target.host, target.port)
+    for name, value in _host_header(target).items():
+        outgoing.set_header(name, value)
 
 
 def _host_header(target: Address) -> dict[str, str]:
@@ -250,12 +255,21 @@ def _redact(kong: Any, upstream: UpstreamRequest) -> None:
         kong.log.set_serialize_value("upstream_uri", f"{upstream.address.path}?{query}")
 
 
-def _redact_credentials(kong: Any, request: ClientRequest, path: str) -> None:
-    """The same for the ticket and for what the client sent and the relay will deal with."""
-    kong.log.set_serialize_value(f"request.headers.{HEADER}", REDACTED)
+def _redact_credentials(kong: Any, request: ClientRequest) -> None:
+    """The same for the client's own, whatever becomes of the request."""
     for name in sorted(request.headers.keys() & (CREDENTIAL_HEADERS - _KONG_REDACTS)):
         kong.log.set_serialize_value(f"request.headers.{name}", REDACTED)
-    if query_values(request.query).keys() & CREDENTIAL_QUERY:
+    if request.query and query_values(request.query).keys() & CREDENTIAL_QUERY:
         query = redacted(request.query, CREDENTIAL_QUERY, REDACTED)
-        kong.log.set_serialize_value("request.querystring", first_values(query))
-        kong.log.set_serialize_value("upstream_uri", f"{path}?{query}")
+        place = f"{request.path or kong.request.get_path()}?{query}"
+        kong.log.set_serialize_value("request.querystring", _first(query))
+        for name in ("request.uri", "request.url", "upstream_uri"):
+            kong.log.set_serialize_value(name, place)
+
+
+def _first(query: str) -> dict[str, str]:
+    """As Kong logs a query; nothing of one that has too many parameters."""
+    try:
+        return first_values(query)
+    except ValueError:
+        return {}

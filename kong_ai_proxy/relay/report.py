@@ -17,6 +17,7 @@ from kong_ai_proxy.telemetry.frame import frame
 
 MARKER_HEADER = "x-kong-ai-proxy-marker"
 _MARKER = re.compile(r"[0-9a-f]{32}")
+REDACTED = "REDACTED"
 _REQUEST_ID = "x-kong-request-id"
 
 
@@ -35,7 +36,7 @@ def outcome(
 ) -> Outcome:
     """The Outcome of one request that went to one target."""
     logging, first = attempt.target.logging, end.first_content
-    reading, usage = attempt.reading, attempt.usage
+    reading, usage, keeps = attempt.reading, attempt.usage, logging.log_payloads
     return Outcome(
         plugin_id=plan.plugin_id,
         request_id=client.header(_REQUEST_ID),
@@ -47,17 +48,24 @@ def outcome(
         response_model=reading.model if reading else None,
         mode=attempt.mode,
         status=end.status,
-        failure=end.failure or (reading.error if reading else None),
+        failure=_masked(end.failure or (reading.error if reading else None), attempt),
         usage=usage,
         cost=cost(attempt.model.options, usage) if usage else 0.0,
         latency_ms=(end.ended - end.started) * 1000,
         first_token_ms=(first - end.started) * 1000 if first is not None else None,
         tried=(tried(attempt, place),),
-        request_payload=attempt.request_payload() if logging.log_payloads else None,
-        response_payload=reading.payload() if reading else None,
+        request_payload=_masked(attempt.request_payload(), attempt) if keeps else None,
+        response_payload=_masked(reading.payload(), attempt) if reading and keeps else None,
         log_statistics=logging.log_statistics,
         log_payloads=logging.log_payloads,
     )
+
+
+def _masked(text: str | None, attempt: Attempt) -> str | None:
+    """`text` without the operator's credentials."""
+    for secret in attempt.secrets if text else ():
+        text = text.replace(secret, REDACTED) if text else text
+    return text
 
 
 def tried(attempt: Attempt, place: Address) -> Tried:

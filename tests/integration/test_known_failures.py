@@ -63,10 +63,6 @@ from tests.integration.known_parts import (
 from tests.integration.known_plugins import DYING, ISSUING, RAISING
 
 MB = 1024 * 1024
-# Known and to be mended; without `strict`, because whether it shows depends on the gateway.
-HALF_DONE = pytest.mark.xfail(reason="set_target comes before the rest of the request")
-TELLS_CLIENT = pytest.mark.xfail(reason="a refusal leaves the client's keys in Kong's record")
-TELLS_ERRORS = pytest.mark.xfail(reason="the relay's JSON line quotes the provider's error")
 PROTOCOLS = pytest.mark.parametrize("protocol", ["protobuf", "msgpack"])
 BOTH_WAYS = pytest.mark.parametrize("way", ["kong", "relay"])
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -175,7 +171,7 @@ async def test_a_dead_plugin_server_means_refused_and_never_proxied(
             await until(partial(is_served, http, url), "the plugin server is there again")
 
 
-@pytest.mark.parametrize("protocol", ["protobuf", pytest.param("msgpack", marks=HALF_DONE)])
+@pytest.mark.parametrize("protocol", ["protobuf", "msgpack"])
 async def test_a_plugin_server_that_dies_after_any_call_sends_nothing_half_done(
     gateway: GatewayFactory,
     provider: Provider,
@@ -255,7 +251,7 @@ class MixedLoad:
         await asyncio.gather(*self._tasks)
 
 
-@pytest.mark.parametrize("protocol", ["protobuf", pytest.param("msgpack", marks=HALF_DONE)])
+@pytest.mark.parametrize("protocol", ["protobuf", "msgpack"])
 async def test_a_restarted_plugin_server_never_runs_another_services_configuration(
     gateway: GatewayFactory, provider: Provider, protocol: Protocol
 ) -> None:
@@ -625,7 +621,7 @@ def digest(data: bytes) -> str:
 
 @pytest.mark.parametrize(
     "way",
-    [pytest.param("kong", marks=TELLS_CLIENT), pytest.param("relay", marks=TELLS_ERRORS)],
+    ["kong", "relay"],
 )
 async def test_keys_and_tickets_are_in_no_log_however_a_request_ends(
     gateway: GatewayFactory, provider: Provider, http: httpx.AsyncClient, tmp_path: Path, way: str
