@@ -150,8 +150,6 @@ def _remarks(plugin: str, config: Any) -> Iterator[tuple[str, str, bool]]:
     """Field and message of all there is to say about a `config`, and whether it only warns."""
     for field, message in _mistakes(plugin, config):
         yield field, message, False
-    for field, message in _credentials_in_the_url(config):
-        yield field, message, True
 
 
 def _mistakes(plugin: str, config: Any) -> Iterator[tuple[str, str]]:
@@ -169,21 +167,6 @@ def _not_available(config: Config) -> Iterator[tuple[str, str]]:
         of_element = entry.of_target and isinstance(config, AiProxyAdvanced)
         base = f"config.targets[{index}]" if of_element else "config"
         yield f"{base}.{entry.field}", entry.message
-
-
-def _credentials_in_the_url(config: Any) -> Iterator[tuple[str, str]]:
-    """Seen on Kong 3.9.3: `upstream: "https://host/path?key=..."` in nginx's own messages."""
-    if not isinstance(config, dict):
-        return
-    elements = [(f"config.targets[{index}]", target) for index, target in _items(config, "targets")]
-    for base, record in [("config", config), *elements]:
-        auth = record.get("auth")
-        if isinstance(auth, dict) and auth.get("param_location") == "query":
-            yield (
-                f"{base}.auth.param_location",
-                "when a request fails, nginx writes the whole URL, key included, into Kong's "
-                "error log: use header_name and header_value if the provider takes a header",
-            )
 
 
 def _path(field: str) -> DeckPath:

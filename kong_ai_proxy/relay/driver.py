@@ -79,7 +79,7 @@ class Driver:
             self._failure = refused.message
             await self._refuse(refused)
         except asyncio.CancelledError:
-            self._failure = LEFT
+            self._failure = None if websocket.is_closed(self._down.response) else LEFT
             raise
         except ConnectionError:  # seen while writing, before aiohttp has cancelled us
             self._failure = LEFT
@@ -217,11 +217,18 @@ class Driver:
             case Finish():
                 await self._down.finish(self._frame())
             case Abort():
-                self._failure = self._attempt_failure()
+                self._fail(self._attempt_failure())
                 await self._down.abort(self._frame())
             case Fail(_, reason, answer):
-                self._failure = reason
+                self._fail(reason)
                 await self._refuse(answer)
+
+    def _fail(self, reason: str | None) -> None:
+        """Note why, and tell the operator: the client only learns that it failed."""
+        self._failure = reason
+        assert self._outgoing is not None
+        scheme, host, port, *_ = self._outgoing.address
+        _log.warning("%s://%s:%d failed: %s", scheme, host, port, reason)
 
     async def _refuse(self, refused: Refused) -> None:
         """An answer of our own."""

@@ -336,7 +336,7 @@ def _lost(error: BaseException) -> UpstreamLost:
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "its certificate is not trusted"
+        return "its certificate is not trusted (--ca-file adds an authority)"
     return type(error.os_error).__name__ if error.os_error else type(error).__name__
 
 

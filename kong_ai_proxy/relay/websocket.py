@@ -105,6 +105,12 @@ async def bridge(
         await _closed(provider, WSCloseCode.GOING_AWAY)
 
 
+def is_closed(response: web.StreamResponse | None) -> bool:
+    """Whether this is a WebSocket that the client has closed as one should."""
+    ends = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)  # 0: a close without a code
+    return isinstance(response, web.WebSocketResponse) and response.close_code in ends
+
+
 def _ignore(_text: str) -> None:
     """Nobody wants to know."""
 

@@ -136,10 +136,13 @@ function shim.handler(name)
     renew_instance_if_rotated(conf)
     frames.clear_what_a_client_sent()
     local asked, problem = pcall(ask, external, conf)
-    if not asked then -- as when Kong takes a connection that an ending server has just closed
+    if not asked and not tostring(problem):find("timeout", 1, true) then
+      -- As when Kong takes a connection that an ending server has just closed.
       kong.log.warn("asking the plugin server once more: ", problem)
       ngx.sleep(PAUSE)
       ask(external, conf)
+    elseif not asked then -- it has had its minute
+      error(problem, 0)
     end
     -- A failure without an answer: over MsgPack, and before 3.8 over ProtoBuf, Kong only logs it.
     if ngx.ctx.balancer_data.host == NOWHERE then

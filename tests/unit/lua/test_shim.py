@@ -109,6 +109,13 @@ def test_a_first_error_is_followed_by_one_more_attempt(lua: LuaRuntime) -> None:
     assert seen.slept == 0.01
 
 
+def test_one_that_let_a_minute_pass_is_not_asked_again(lua: LuaRuntime) -> None:
+    lua.execute("tries = 0")
+    with pytest.raises(LuaError, match="timeout"):
+        access(lua, answer="tries = tries + 1; error('receive timeout')")
+    assert lua.globals().tries == 1
+
+
 def test_a_plugin_server_without_access_is_an_error(lua: LuaRuntime) -> None:
     lua.execute("server.access = nil")
     with pytest.raises(LuaError):

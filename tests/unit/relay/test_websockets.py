@@ -260,6 +260,22 @@ async def test_the_providers_close_reaches_the_client(code: int, reason: bytes) 
     assert (answers[0].opcode, answers[0].code) == (CLOSE, code)
 
 
+async def test_a_session_that_the_client_closes_has_not_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def talk(connection: Connection) -> None:
+        found = await read_frame(connection.reader)
+        await connection.send(frame(CLOSE, found.payload))
+
+    with caplog.at_level("INFO", "kong_ai_proxy.outcome"):
+        async with open_session(talk) as (_, relay, one):
+            await one.send(closing(1000, b"", masked=True))
+            await read_frame(one.reader)
+            one.writer.close()  # as clients do, without waiting for anything
+            await relay.settled()
+    assert "failure" not in caplog.text
+
+
 async def test_a_close_without_a_status_becomes_1000() -> None:
     async def talk(connection: Connection) -> None:
         await connection.send(frame(CLOSE))
