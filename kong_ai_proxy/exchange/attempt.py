@@ -124,7 +124,7 @@ class Attempt:
         self._asks_for_usage = "stream_options" in changes.members
         credentials = self._credentials()
         headers = {**credentials.headers, **self._subprotocols(), **self._accepted()}
-        place = self._address(credentials, changes)
+        place = self._address(credentials)
         return UpstreamRequest(
             method=self._method(),
             address=place,
@@ -162,6 +162,8 @@ class Attempt:
             raise Refused(BAD_REQUEST, f"expected the header OpenAI-Beta: {value}")
 
     def _check_model(self) -> None:
+        if self._operation.websocket and len(privacy.values(self._request.query, "model")) > 1:
+            raise Refused(BAD_REQUEST, "expected 'model' once in the query")
         self._check_requested(self._requested)
         if (
             not self.model.name
@@ -182,8 +184,8 @@ class Attempt:
     def _check_streaming(self) -> None:
         if self._rules.response_streaming != "deny":
             return
-        in_query = privacy.query_values(self._request.query).get("stream", "").lower() == "true"
-        if openai.wants_stream(self._json) or (self._operation.collections and in_query):
+        in_query = privacy.values(self._request.query, "stream")
+        if openai.wants_stream(self._json) or not all(map(_is_no, in_query)):
             self._refuse_stream_if_denied()
 
     def _refuse_stream_if_denied(self) -> None:
@@ -204,12 +206,13 @@ class Attempt:
         except sign.AuthError as error:
             raise Refused(SERVER_ERROR, str(error)) from None
 
-    def _address(self, credentials: sign.Credentials, changes: Changes) -> Address:
+    def _address(self, credentials: sign.Credentials) -> Address:
         provider = PROVIDERS[self.model.provider]
         found = address(provider, self.model, self.target.route_type, self._request, self._sub)
         added = dict(credentials.query)
         if self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
-            added.update((name, str(value)) for name, value in changes.members.items())
+            # Also where the client named it: whatever else a server may read as a model goes.
+            added.update({"model": self.model.name} if self.model.name else {})
         own = privacy.joined(found.query, added) if added else found.query
         client = self._request.query
         if client:
@@ -311,7 +314,7 @@ class Attempt:
         if name == "model" and value:
             self._requested = value
             self._check_requested(value)
-        elif name == "stream" and value.strip().lower() in ("true", "1"):
+        elif name == "stream" and not _is_no(value):
             self._refuse_stream_if_denied()
 
     # ---- the answer
@@ -428,6 +431,11 @@ class Attempt:
         if self._dropped:
             headers[DROPPED_HEADER] = ", ".join(self._dropped)
         return headers
+
+
+def _is_no(text: str) -> bool:
+    """Whether every server takes this for false."""
+    return text.strip().lower() in ("", "0", "false")
 
 
 @lru_cache(maxsize=64)

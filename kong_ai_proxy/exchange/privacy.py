@@ -12,6 +12,7 @@ _INTERNAL_PREFIXES = ("x-consumer-", "x-credential-", "x-kong-", "x-forwarded-")
 _INTERNAL = frozenset(
     {
         "forwarded",
+        "kong-debug",
         "proxy-authorization",
         "proxy-connection",
         "x-anonymous-consumer",
@@ -25,23 +26,46 @@ _INTERNAL = frozenset(
     }
 )
 
+# With "_" some servers take these for the real ones, and see another request than we do.
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
 CREDENTIAL_HEADERS = frozenset(
     {
         "authorization",
         "api-key",
+        "anthropic-api-key",
+        "api-token",
         "apikey",
         "cookie",
+        "cookie2",
         "ocp-apim-subscription-key",
+        "private-token",
+        "subscription-key",
+        "x-access-token",
         "x-amz-security-token",
         "x-api-key",
+        "x-authorization",
         "x-auth-token",
         "x-goog-api-key",
+        "x-id-token",
+        "x-userinfo",
     }
 )
 """Where clients put the key that they show to the gateway, or to a provider of their own."""
 
 CREDENTIAL_QUERY = frozenset(
-    {"access_token", "api-key", "api_key", "apikey", "jwt", "key", "x-api-key"}
+    {
+        "access_token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "client_secret",
+        "ephemeral_key",
+        "jwt",
+        "key",
+        "token",
+        "x-api-key",
+    }
 )
 """The same in the query."""
 
@@ -73,6 +97,7 @@ def _dropped(
         name
         for name in sent
         if _dashed(name).startswith(_INTERNAL_PREFIXES)
+        or ("_" in name and _dashed(name) in _FRAMING)
         or (_dashed(name) in unwanted and name not in kept)
         or (_dashed(name) in own and name not in replaced)
     )
@@ -98,7 +123,8 @@ _ANSWER_PREFIXES = ("x-kong-", "x-accel-")
 
 def stays_behind(name: str) -> bool:
     """Whether this lower-case header of a provider's answer does not go to the client."""
-    return name in _HOP_BY_HOP or name == "set-cookie" or name.startswith(_ANSWER_PREFIXES)
+    plain = _dashed(name)
+    return plain in _HOP_BY_HOP or plain == "set-cookie" or plain.startswith(_ANSWER_PREFIXES)
 
 
 def is_hop_by_hop(name: str) -> bool:
@@ -135,7 +161,7 @@ def _names(part: str) -> set[str]:
 
 
 def _lenient(name: str) -> str:
-    return name.strip(" \t\r\n\0").removesuffix("[]").lower()
+    return name.strip(" \t\r\n\0").partition("[")[0].lower()
 
 
 def _name(part: str) -> str:
@@ -148,16 +174,44 @@ def joined(raw: str, parameters: Mapping[str, str]) -> str:
     return "&".join(part for part in (raw, added) if part)
 
 
+_KEY_PROTOCOLS = ("openai-insecure-api-key.", "xai-client-secret.", "base64url.bearer.")
+
+
 def subprotocols(offered: Iterable[str]) -> str:
     """The WebSocket subprotocols that go on: all but those that carry a client's OpenAI key."""
     listed = (each.strip() for value in offered for each in value.split(","))
-    return ", ".join(each for each in listed if not each.startswith("openai-insecure-api-key."))
+    return ", ".join(each for each in listed if not each.lower().startswith(_KEY_PROTOCOLS))
 
 
 def redacted(raw: str, secret: Collection[str], mark: str) -> str:
-    """The raw query with the values of these parameters replaced by `mark`."""
+    """The raw query with the values of these parameters replaced by `mark`, however a lenient
+    server might spell their names."""
+    unwanted = {_lenient(name) for name in secret}
     parts = raw.split("&") if raw else []
-    return "&".join(f"{p.partition('=')[0]}={mark}" if _name(p) in secret else p for p in parts)
+    return "&".join(
+        f"{part.partition('=')[0]}={mark}" if not unwanted.isdisjoint(_names(part)) else part
+        for part in parts
+    )
+
+
+def names(raw: str) -> list[str]:
+    """The names of a raw query's parameters as a lenient server might read them."""
+    return [name for part in raw.split("&") if part for name in sorted(_names(part))]
+
+
+def values(raw: str, name: str) -> list[str]:
+    """The values of each parameter that a lenient server might take for `name`."""
+    found = []
+    for part in raw.split("&"):
+        for each in part.split(";"):
+            if _lenient(_name(each)) == name:
+                found.append(unquote_plus(each.partition("=")[2], errors="surrogateescape"))
+    return found
+
+
+def is_credential(name: str) -> bool:
+    """Whether a header, by its lower-case name, may carry a client's key."""
+    return _dashed(name) in CREDENTIAL_HEADERS
 
 
 def first_values(raw: str) -> dict[str, str]:

@@ -352,7 +352,8 @@ def _utf8(text: str) -> str:
 
 def _loosely(name: str) -> str:
     """What the most lenient server may take a name for."""
-    return unquote(name).replace("\\", "").strip().casefold()
+    plain = unquote(name).replace("\\", "").strip(" \t'\"").casefold()
+    return re.split(r"[\[.\0]", plain, maxsplit=1)[0].strip()
 
 
 def _without_length(head: bytes) -> bytes:

@@ -151,7 +151,7 @@ def check_names(body: Mapping[str, object], also: Collection[str] = ()) -> None:
     """
     meant_by = {name.casefold(): name for name in also}
     for name in body:
-        folded = name.casefold()
+        folded = name.casefold().strip(" \t\r\n\0")
         meant = folded if folded in _READ else meant_by.get(folded)
         if meant is not None and name != meant:
             raise FormatError(f"unknown member {name!r}, did you mean {meant!r}?")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from kong_ai_proxy import config
 from kong_ai_proxy.exchange.address import DEFAULT_PORTS
@@ -16,12 +17,12 @@ from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, SERVER
 from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
 from kong_ai_proxy.exchange.privacy import (
-    CREDENTIAL_HEADERS,
     CREDENTIAL_QUERY,
     first_values,
-    query_values,
+    is_credential,
     redacted,
 )
+from kong_ai_proxy.exchange.privacy import names as query_names
 from kong_ai_proxy.pluginserver.instances import own_config
 from kong_ai_proxy.pluginserver.pdk import BodyTooLarge
 from kong_ai_proxy.relay.ticket import HEADER, Claims, Issuer, TicketError
@@ -120,7 +121,10 @@ class AccessPlugin:
         """Point Kong at the relay, which does the rest. Nothing of the request is changed."""
         assert self._relay is not None
         path = request.path or kong.request.get_path()
-        target = f"{path}?{request.query}" if request.query else path
+        query = _escaped(request.query)
+        target = f"{_escaped(path)}?{query}" if query else _escaped(path)
+        if query != request.query:
+            kong.service.request.set_raw_query(query)
         for name in sorted(n for n in request.headers if n.startswith(_PRIVATE_PREFIX)):
             kong.service.request.clear_header(name)
         kong.service.request.set_scheme("http")
@@ -147,9 +151,19 @@ class AccessPlugin:
             consumer_name=consumer.get("username") or "",
             client_address=kong.client.get_forwarded_ip() or "",
             request_id="",
-            route_path=request.route_path,
+            route_path=_escaped(request.route_path),
             captures=request.captures,
         )
+
+
+# What Kong leaves as it is when it writes a path into a request (RFC 3986 section 2: reserved and
+# unreserved characters, and the "%" of what is encoded already).
+_PLAIN = "!#$&'()*+,/:;=?@[]-_.~%"
+
+
+def _escaped(text: str) -> str:
+    """A path or query as it stands in the request that Kong sends."""
+    return quote(text, safe=_PLAIN, errors="surrogateescape")
 
 
 def _no_relay() -> Refused:
@@ -257,9 +271,9 @@ def _redact(kong: Any, upstream: UpstreamRequest) -> None:
 
 def _redact_credentials(kong: Any, request: ClientRequest) -> None:
     """The same for the client's own, whatever becomes of the request."""
-    for name in sorted(request.headers.keys() & (CREDENTIAL_HEADERS - _KONG_REDACTS)):
+    for name in sorted(filter(is_credential, request.headers.keys() - _KONG_REDACTS)):
         kong.log.set_serialize_value(f"request.headers.{name}", REDACTED)
-    if request.query and query_values(request.query).keys() & CREDENTIAL_QUERY:
+    if request.query and not CREDENTIAL_QUERY.isdisjoint(query_names(request.query)):
         query = redacted(request.query, CREDENTIAL_QUERY, REDACTED)
         place = f"{request.path or kong.request.get_path()}?{query}"
         kong.log.set_serialize_value("request.querystring", _first(query))

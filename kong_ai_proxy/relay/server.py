@@ -60,6 +60,29 @@ _http_log.addFilter(_WithoutContents())
 FindPlan = Callable[[int, bytes], Awaitable[Plan | None]]
 
 
+class _Connection(web.RequestHandler):
+    """One of Kong's connections. What is not HTTP gets an error in our shape: aiohttp's own quotes
+    the line and tells its version."""
+
+    @override
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        response = _own(Refused(status, "the request is not valid HTTP"))
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    @override
+    def __call__(self) -> _Connection:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
 class Relay:
     """The relay of one worker."""
 
@@ -74,7 +97,7 @@ class Relay:
     async def start(self, sock: socket.socket) -> None:
         """Accept on a listening socket. Raises OSError for a CA file that cannot be loaded."""
         self._upstream = Upstream(self._settings)
-        self._server = web.Server(
+        self._server = _Server(
             self._handle,
             handler_cancellation=True,
             access_log=None,
@@ -130,7 +153,9 @@ class Relay:
         try:
             ticket = request.headers.getall(HEADER, [])
             only = ticket[0] if len(ticket) == 1 else None
-            return self._verifier.verify(only, request.method, request.raw_path)
+            # Kong writes a "?" also where nothing follows it.
+            path, _, query = request.raw_path.partition("?")
+            return self._verifier.verify(only, request.method, request.raw_path if query else path)
         except TicketError as error:
             _log.warning("a request was refused: %s", error)
             if error.expired:

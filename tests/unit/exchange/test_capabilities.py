@@ -246,10 +246,18 @@ def test_a_foreign_model_in_a_form_is_refused() -> None:
         through(configured, form(model="gpt-4o-transcribe"))
 
 
-def test_a_form_cannot_ask_for_a_stream_that_is_not_allowed() -> None:
+@pytest.mark.parametrize("value", ["true", "1", "yes", "on", "T"])
+def test_a_form_cannot_ask_for_a_stream_that_is_not_allowed(value: str) -> None:
     configured = of_type(openai.TRANSCRIPTIONS, response_streaming="deny")
     with pytest.raises(Refused, match="response streaming is not enabled"):
-        through(configured, form(model="m", stream="true"))
+        through(configured, form(model="m", stream=value))
+
+
+@pytest.mark.parametrize("name", ["model[]", "model[0]", "model.x", "'model'", "MODEL"])
+def test_a_form_cannot_name_the_model_in_another_spelling(name: str) -> None:
+    configured = of_type(openai.TRANSCRIPTIONS, model=model("whisper-1"))
+    with pytest.raises(Refused, match="did you mean 'model'"):
+        through(configured, form(**{"model": "whisper-1", name: "evil"}))
 
 
 # ---- WebSockets
@@ -273,6 +281,27 @@ def test_realtimes_model_is_the_configured_one() -> None:
         assert start(configured, client).address.query == "model=gpt-realtime"
     error = refusal(configured, plain("GET", "/", query="model=other", **HANDSHAKE))
     assert error.status == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["model=evil&model=talk", "model=talk&MODEL=evil", "model=talk&model[]=evil", "a;model=evil"],
+)
+def test_realtimes_model_cannot_be_named_past_the_rule(query: str) -> None:
+    configured = of_type(openai.REALTIME, model=model("gpt-realtime", "talk"))
+    client = plain("GET", "/v1/realtime", query=query, **HANDSHAKE)
+    try:
+        sent = start(configured, client).address.query
+    except Refused:
+        return
+    assert sent == "model=gpt-realtime"
+
+
+@pytest.mark.parametrize("query", ["stream=1", "stream=yes", "STREAM=true", "stream[]=true"])
+def test_a_stream_that_is_not_allowed_cannot_be_asked_for_in_the_query(query: str) -> None:
+    configured = of_type(openai.RESPONSES, response_streaming="deny")
+    error = refusal(configured, plain("GET", "/v1/responses/resp_1", query=query))
+    assert error.message == "response streaming is not enabled for this LLM"
 
 
 def test_a_realtime_transcription_names_no_model_in_its_query() -> None:

@@ -109,3 +109,12 @@ def test_a_name_may_occur_again_further_down() -> None:
 def test_brackets_and_quotes_inside_strings_do_not_mislead() -> None:
     body = rb'{"a":{"t":"}]\"{["},"model":"x","b":["\\",{"c":"\\\""}]}'
     assert json.loads(JsonObject(body).edited({"model": "y"})) == {**json.loads(body), "model": "y"}
+
+
+@pytest.mark.parametrize("depth", [3, 5, 10, 100, 900])
+def test_members_behind_deep_containers_are_found(depth: int) -> None:
+    deep = "[" * depth + '"]",12345678901234567890123,1e30' + "]" * depth
+    many = ",".join([deep] * (6000 // depth + 1))
+    body = JsonObject(f'{{"a":[{many}],"é":1,"model":"x"}}'.encode())
+    assert body.edited({"model": "y"}).endswith(b'"model":"y"}')
+    assert body.edited({"a": 1}) == '{"a":1,"é":1,"model":"x"}'.encode()
