@@ -25,6 +25,7 @@ from tests.decks import config, deck, route
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 STREAM = {**CHAT, "stream": True}
 LARGE = {**CHAT, "user": "large"}
+KONGS_OWN = '"request_id"'
 EVENTS = 10
 LARGE_SIZE = 10 * 1024 * 1024
 SLOW_SIZE = 8 * 1024 * 1024
@@ -150,16 +151,28 @@ class Setting:
 
     async def request(self, client: aiohttp.ClientSession) -> None:
         """One chat; AssertionError unless it is answered in full."""
-        async with client.post(self.url, json=CHAT) as answer:
-            text = await answer.text()
-        assert answer.status == 200, text
+        status, text = await self._post(client, CHAT)
+        assert status == 200, text
         assert '"total_tokens": 3' in text
+
+    async def _post(self, client: aiohttp.ClientSession, body: dict[str, Any]) -> tuple[int, str]:
+        """Status and text of an answer.
+
+        When the plugin server ends a connection that Kong is about to use, as on a machine that is
+        busy, the shim asks once more. The stand-in has no shim, so it is done here: that 500 is
+        Kong's own, which no error of the plugin or the relay looks like.
+        """
+        for _ in range(2):
+            async with client.post(self.url, json=body) as answer:
+                status, text = answer.status, await answer.text()
+            if status != 500 or KONGS_OWN not in text:
+                break
+        return status, text
 
     async def stream(self, client: aiohttp.ClientSession) -> None:
         """One streamed chat; AssertionError unless it is answered in full."""
-        async with client.post(self.url, json=STREAM) as answer:
-            text = await answer.text()
-        assert answer.status == 200, text
+        status, text = await self._post(client, STREAM)
+        assert status == 200, text
         assert text.count('"content"') == EVENTS
         assert text.endswith("data: [DONE]\n\n")
 
