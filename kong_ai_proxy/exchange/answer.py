@@ -26,7 +26,8 @@ MAX_READ = 64 * 1024 * 1024
 """Bytes of a decompressed answer that are read for its usage while it passes compressed."""
 
 EVENT_STREAM = "text/event-stream"
-_BODILESS = frozenset({204, 205, 304})
+BODILESS = frozenset({204, 205, 304})
+"""Statuses whose answers have no body (RFC 9110 section 15)."""
 _LENGTH_GONE = frozenset({"content-length", "content-encoding"})
 
 
@@ -48,7 +49,7 @@ class Answer:
         self.failure: str | None = None
         self._head = head
         self._added = added
-        self._has_body = request.method != "HEAD" and head.status not in _BODILESS
+        self._has_body = request.method != "HEAD" and head.status not in BODILESS
         self._decoder: coding.Decoder | None = None
         self._passes_encoded = True
         self._read = 0

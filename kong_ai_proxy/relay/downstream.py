@@ -10,8 +10,6 @@ from kong_ai_proxy.exchange.messages import ResponseHead
 FRAME_HEADER = "x-kong-ai-proxy-frame"
 """Tells the shim that a frame follows the body, and how long the body is without it."""
 
-BODILESS = frozenset({204, 205, 304})
-
 SERVER = "kong-ai-proxy"
 
 

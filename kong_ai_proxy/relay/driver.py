@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 import aiohttp
 from aiohttp import web
 
+from kong_ai_proxy.exchange.answer import BODILESS
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import (
@@ -29,7 +30,7 @@ from kong_ai_proxy.exchange.messages import (
 from kong_ai_proxy.exchange.outcome import Outcome
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
 from kong_ai_proxy.relay import report, websocket
-from kong_ai_proxy.relay.downstream import BODILESS, Downstream
+from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
