@@ -31,6 +31,7 @@ from kong_ai_proxy.exchange.reading import Reading, one_shot, realtime, stream
 from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.formats import coding, openai
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonObject
 from kong_ai_proxy.formats.openai_usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
@@ -296,7 +297,7 @@ class Attempt:
             return None
         try:
             openai.check_names(self._json, credentials.body)
-        except openai.FormatError as error:
+        except FormatError as error:
             raise Refused(BAD_REQUEST, str(error)) from None
         return self._content.edited(members)
 

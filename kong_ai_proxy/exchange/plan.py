@@ -23,6 +23,7 @@ from kong_ai_proxy.exchange.form import Form
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.templates import ModelTemplate
 from kong_ai_proxy.formats import openai
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonError, JsonObject
 
 _CRUD_METHODS = ("DELETE", "GET", "HEAD", "POST")
@@ -175,7 +176,7 @@ class Plan:
             raise Refused(
                 BAD_REQUEST, f"request body doesn't contain valid prompts: {error}"
             ) from None
-        except (openai.FormatError, UnknownModelError) as error:
+        except (FormatError, UnknownModelError) as error:
             raise Refused(BAD_REQUEST, str(error)) from None
 
     def _content(self, request: ClientRequest, body: bytes | None) -> Content:

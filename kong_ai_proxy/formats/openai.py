@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from kong_ai_proxy.formats.errors import FormatError
+
 CHAT = "llm/v1/chat"
 COMPLETIONS = "llm/v1/completions"
 EMBEDDINGS = "llm/v1/embeddings"
@@ -76,10 +78,6 @@ NEED_MODEL = frozenset({CHAT, COMPLETIONS, EMBEDDINGS})
 
 ASSISTANTS_BETA = "assistants=v2"
 """The value of the header `OpenAI-Beta` without which OpenAI refuses the Assistants API."""
-
-
-class FormatError(ValueError):
-    """The body does not ask for what the route type offers. The text is for the client."""
 
 
 def check_shape(body: Mapping[str, object], route_type: str) -> None:
