@@ -1,10 +1,65 @@
-"""What a provider is: where it lives, and what its own endpoint does not accept."""
+"""What a provider is: where it lives, what it speaks, and what its own endpoint does not accept."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats.codec import Codec
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Call(NamedTuple):
+    """What a request asks of a provider."""
+
+    route_type: str
+    model: str
+    """The real name, resolved; "" where nobody named one."""
+    options: ModelOptions
+    """With its templates expanded."""
+    stream: bool = False
+    client: str = "openai"
+    """The client's format, as `llm_format` names it: some providers offer a model in several
+    formats and the client's own is best."""
+
+
+class Native(NamedTuple):
+    """An operation of a client's native format, as its path says it."""
+
+    format: str
+    """As `llm_format` names it."""
+    operation: str
+    """In the format's own words: converse, generateContent, messages/count_tokens, rerank ..."""
+    model: str = ""
+    """As the path names it, decoded; "" where it does not."""
+    path: str = ""
+    """The part of the client's path that belongs to the format, percent-encoded, from its first
+    slash: /v1/messages/count_tokens, /model/x/converse."""
+
+
+Change = Callable[[Mapping[str, object], Call], Mapping[str, object]]
+"""Gets a request's JSON object in the provider's format; returns members to set or, with
+`json_object.REMOVED`, to take out."""
+
+
+class Endpoint(NamedTuple):
+    """Where one call goes and what is spoken there."""
+
+    path: str
+    """Percent-encoded; starts with "/"."""
+    codec: Codec | None = None
+    """None: whatever the client speaks, which is not looked into."""
+    query: str = ""
+    """Raw; the client's own parameters follow it."""
+    base_url: str = ""
+    """Where this one endpoint lives elsewhere than the provider's others."""
+    change: Change | None = None
+    """Last touches on the body, also of one that is not converted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,15 +67,42 @@ class Provider:
     """One provider. Everything here can be read off the provider's API reference."""
 
     name: str
-    base_url: str
-    """Scheme, host and port of the provider's own endpoint."""
-    paths: Mapping[str, str]
-    """The path of each route type; a route type that is not here is not supported."""
+    """As a configuration names it."""
+    base_url: str | Callable[[ModelOptions], str]
+    """Scheme, host and port of the provider's own endpoint; "" where only the operator knows."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """The path of each route type that speaks OpenAI's format, or that of `codecs`."""
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+    """What is spoken at `paths`, where it is not OpenAI's format."""
+    endpoint: Callable[[Call], Endpoint] | None = None
+    """In place of `paths`, for providers whose paths depend on the model. Called for the route
+    types of `endpoints` only. Raises FormatError, for a model name that does not fit for one."""
+    endpoints: frozenset[str] = frozenset()
+    """The route types that `endpoint` knows."""
+    native: Callable[[Native, Call], Endpoint | None] | None = None
+    """For clients that speak the provider's own format: where an operation lives that no other
+    provider has, or None for an operation that it does not have either."""
+    natives: frozenset[str] = frozenset()
+    """The values of `llm_format` that `native` knows."""
+    variant: Callable[[ModelOptions], Provider] | None = None
+    """Which other row it is, where the options say that."""
+    headers: Callable[[ModelOptions], Mapping[str, str]] = lambda _: _NOTHING
+    """Headers to set, where the client does not bring them."""
     refused: frozenset[str] = frozenset()
-    """Parameters that the provider's own endpoint answers with an error; they are dropped."""
+    """Parameters that the provider's own endpoint answers with an error; they are dropped. Under
+    OpenAI's names."""
+    refused_by_model: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = ()
+    """The same for models whose name the pattern finds (`search`)."""
     completion_tokens_models: re.Pattern[str] | None = None
     """Models that take `max_completion_tokens` and refuse `max_tokens`."""
     usage_on_request: bool = True
     """Whether a stream tells its usage when `stream_options.include_usage` asks for it."""
+    thought_tags: bool = False
+    """Whether OpenAI clients get thoughts as <thought> in the text; see codec.Context."""
     required_headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """By route type the header without which the provider refuses, and a value it must list."""
+
+    @property
+    def route_types(self) -> frozenset[str]:
+        """What it supports; `preserve` always works."""
+        return self.endpoints | self.paths.keys()
