@@ -1,7 +1,7 @@
 """What a wire format can do: the interface that the exchange works with.
 
-A codec is one object without state, made once, such as `anthropic.MESSAGES`. Where client and
-provider have the same codec, nothing is converted; otherwise a request is parsed by the client's
+A codec is one object without state, made once, such as `anthropic.MESSAGES`. It has a client's
+half, a provider's half, or both. Where client and provider have the same codec, nothing is converted; otherwise a request is parsed by the client's
 and rendered by the provider's, an answer read by the provider's and written by the client's.
 """
 
@@ -56,21 +56,36 @@ class StreamWriter(Protocol):
         """The rest, once the answer is complete; b"" after a Failed."""
 
 
-class ChatCodec(Protocol):
-    """A format for conversations, or for prompts to be continued."""
+class ChatClient(Protocol):
+    """How clients hold conversations, or have prompts continued, in one format."""
 
     name: str
     """Such as openai/chat."""
     stream_type: str
     """The media type of a stream as this format's servers send it."""
-    stream_types: frozenset[str]
-    """All media types that are read as a stream; application/json only where a stream can be a
-    JSON array."""
 
     def parse_request(
         self, body: Mapping[str, object], *, model: str = "", stream: bool | None = None
     ) -> Conversation:
         """A client's request; the last two where the path says it. Raises FormatError."""
+
+    def render_answer(self, answer: Answer, context: Context) -> object:
+        """A whole answer for a client, to be dumped as JSON."""
+
+    def writer(self, context: Context) -> StreamWriter:
+        """For one stream to a client."""
+
+    def render_error(self, error: ProviderError) -> object:
+        """An error for a client, to be dumped as JSON."""
+
+
+class ChatProvider(Protocol):
+    """How providers do, in one format."""
+
+    name: str
+    stream_types: frozenset[str]
+    """All media types that are read as a stream; application/json only where a stream can be a
+    JSON array."""
 
     def render_request(self, conversation: Conversation) -> Rendered:
         """A provider's request. With `conversation.model` in it where the format has the model in
@@ -79,29 +94,38 @@ class ChatCodec(Protocol):
     def parse_answer(self, value: object) -> list[Delta]:
         """A provider's whole answer, parsed JSON. Raises FormatError where it is none."""
 
-    def render_answer(self, answer: Answer, context: Context) -> object:
-        """A whole answer for a client, to be dumped as JSON."""
-
     def reader(self) -> StreamReader:
         """For one stream of a provider."""
-
-    def writer(self, context: Context) -> StreamWriter:
-        """For one stream to a client."""
 
     def parse_error(self, status: int, body: bytes) -> ProviderError:
         """A provider's error of any content, also HTML or nothing."""
 
-    def render_error(self, error: ProviderError) -> object:
-        """An error for a client, to be dumped as JSON."""
+
+class ChatCodec(ChatClient, ChatProvider, Protocol):
+    """Both halves of one format for conversations."""
 
 
-class EmbeddingsCodec(Protocol):
-    """A format for embeddings."""
+class EmbeddingsClient(Protocol):
+    """How clients have texts embedded, in one format."""
 
     name: str
 
     def parse_request(self, body: Mapping[str, object], *, model: str = "") -> EmbeddingsRequest:
         """A client's request. Raises FormatError."""
+
+    def render_answer(
+        self, answer: EmbeddingsAnswer, request: EmbeddingsRequest, context: Context
+    ) -> object:
+        """An answer for a client, to be dumped as JSON."""
+
+    def render_error(self, error: ProviderError) -> object:
+        """See ChatClient."""
+
+
+class EmbeddingsProvider(Protocol):
+    """How providers do, in one format."""
+
+    name: str
 
     def render_request(self, request: EmbeddingsRequest) -> Rendered:
         """A provider's request. Raises FormatError, for more texts than it takes at once too."""
@@ -109,16 +133,13 @@ class EmbeddingsCodec(Protocol):
     def parse_answer(self, value: object) -> EmbeddingsAnswer:
         """A provider's answer, parsed JSON. Raises FormatError where it is none."""
 
-    def render_answer(
-        self, answer: EmbeddingsAnswer, request: EmbeddingsRequest, context: Context
-    ) -> object:
-        """An answer for a client, to be dumped as JSON."""
-
     def parse_error(self, status: int, body: bytes) -> ProviderError:
-        """See ChatCodec."""
-
-    def render_error(self, error: ProviderError) -> object:
-        """See ChatCodec."""
+        """See ChatProvider."""
 
 
-Codec = ChatCodec | EmbeddingsCodec
+class EmbeddingsCodec(EmbeddingsClient, EmbeddingsProvider, Protocol):
+    """Both halves of one format for embeddings."""
+
+
+ClientCodec = ChatClient | EmbeddingsClient
+ProviderCodec = ChatProvider | EmbeddingsProvider

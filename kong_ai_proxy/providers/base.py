@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats.codec import Codec
+from kong_ai_proxy.formats.codec import ProviderCodec
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -52,7 +52,7 @@ class Endpoint(NamedTuple):
 
     path: str
     """Percent-encoded; starts with "/"."""
-    codec: Codec | None = None
+    codec: ProviderCodec | None = None
     """None: whatever the client speaks, which is not looked into."""
     query: str = ""
     """Raw; the client's own parameters follow it."""
@@ -72,7 +72,7 @@ class Provider:
     """Scheme, host and port of the provider's own endpoint; "" where only the operator knows."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """The path of each route type that speaks OpenAI's format, or that of `codecs`."""
-    codecs: Mapping[str, Codec] = field(default_factory=dict)
+    codecs: Mapping[str, ProviderCodec] = field(default_factory=dict)
     """What is spoken at `paths`, where it is not OpenAI's format."""
     endpoint: Callable[[Call], Endpoint] | None = None
     """In place of `paths`, for providers whose paths depend on the model. Called for the route
