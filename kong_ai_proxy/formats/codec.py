@@ -1,8 +1,9 @@
 """What a wire format can do: the interface that the exchange works with.
 
 A codec is one object without state, made once, such as `anthropic.MESSAGES`. It has a client's
-half, a provider's half, or both. Where client and provider have the same codec, nothing is converted; otherwise a request is parsed by the client's
-and rendered by the provider's, an answer read by the provider's and written by the client's.
+half, a provider's half, or both. Where client and provider have the same codec, nothing is
+converted; otherwise a request is parsed by the client's and rendered by the provider's, an answer
+read by the provider's and written by the client's.
 """
 
 from __future__ import annotations
