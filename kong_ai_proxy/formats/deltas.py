@@ -11,8 +11,9 @@ kind, or CallStarted, ends the block before. `choice` numbers the alternatives o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from kong_ai_proxy.formats.conversation import Media, Refusal, Text, Thinking, ToolCall
@@ -20,6 +21,8 @@ from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Started(NamedTuple):
@@ -113,6 +116,10 @@ class Used(NamedTuple):
     """The usage of the whole answer so far: replaces what was told before."""
 
     usage: Usage
+    extra: Mapping[str, object] = _NOTHING
+    """What else the provider tells of the whole answer, under its own names: Bedrock's `trace` of
+    a guardrail. OpenAI clients get it at the top level of the answer; in a stream, of the chunk
+    that tells the usage. Others leave it out."""
 
 
 class Failed(NamedTuple):
@@ -190,6 +197,8 @@ class Answer:
     created: int = 0
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """See Used."""
 
 
 class AnswerFailed(Exception):  # noqa: N818 - said by the provider, not a fault of the program
@@ -267,6 +276,7 @@ class Collector:
     def __init__(self) -> None:
         self._started = Started()
         self._usage: Usage | None = None
+        self._extra: Mapping[str, object] = _NOTHING
         self._choices: dict[int, _Growing] = {}
 
     def add(self, delta: Delta) -> None:
@@ -275,6 +285,7 @@ class Collector:
             self._started = delta
         elif isinstance(delta, Used):
             self._usage = delta.usage
+            self._extra = delta.extra
         elif isinstance(delta, Failed):
             raise AnswerFailed(delta.error)
         else:
@@ -285,7 +296,12 @@ class Collector:
         choices = [self._choices[number].choice() for number in sorted(self._choices)]
         identity, model, created = self._started
         return Answer(
-            id=identity, model=model, created=created, choices=tuple(choices), usage=self._usage
+            id=identity,
+            model=model,
+            created=created,
+            choices=tuple(choices),
+            usage=self._usage,
+            extra=dict(self._extra),
         )
 
 
@@ -337,7 +353,7 @@ def pieces(answer: Answer) -> Sequence[Delta]:
             found.append(Logprobs(list(choice.logprobs), number))
         found.append(Finished(choice.finish_reason, choice.stop_sequence, number))
     if answer.usage:
-        found.append(Used(answer.usage))
+        found.append(Used(answer.usage, answer.extra))
     return found
 
 
