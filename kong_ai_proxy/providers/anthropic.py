@@ -1,0 +1,90 @@
+"""Anthropic: https://platform.claude.com/docs/en/api/overview. Also what Amazon and Google, who
+serve the same models, want otherwise in a body of the same format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from kong_ai_proxy.formats.anthropic_models import UNKNOWN, generation
+from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.providers.base import Call
+
+SAMPLING = frozenset({"temperature", "top_p", "top_k"})
+
+REFUSED_BY_MODEL: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = (
+    (
+        re.compile(
+            r"claude-(?:fable|mythos)"
+            r"|claude-[a-z]+-(?:4[-.](?:[7-9]|[1-9][0-9])|[5-9]|[1-9][0-9])(?![0-9])"
+        ),
+        SAMPLING,
+    ),
+)
+"""Opus 4.7 and whatever came after it answer sampling parameters with a 400, wherever they are
+served: https://platform.claude.com/docs/en/about-claude/models/migration-guide."""
+
+BEDROCK_VERSION = "bedrock-2023-05-31"
+VERTEX_VERSION = "vertex-2023-10-16"
+
+BEDROCK_BETAS = frozenset(
+    {
+        "compact-2026-01-12",
+        "computer-use-2024-10-22",
+        "computer-use-2025-01-24",
+        "computer-use-2025-11-24",
+        "context-1m-2025-08-07",
+        "context-management-2025-06-27",
+        "dev-full-thinking-2025-05-14",
+        "effort-2025-11-24",
+        "interleaved-thinking-2025-05-14",
+        "output-128k-2025-02-19",
+        "token-efficient-tools-2025-02-19",
+        "tool-examples-2025-10-29",
+        "tool-search-tool-2025-10-19",
+    }
+)
+"""Betas that Bedrock knows; it answers any other one with "invalid beta flag".
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html"""
+
+
+def bedrock_betas(header: str) -> list[str]:
+    """The value of a client's header `anthropic-beta` as the member `anthropic_beta` of an
+    InvokeModel body, without those that Bedrock does not know."""
+    names = (name.strip() for name in header.split(","))
+    return [name for name in dict.fromkeys(names) if name in BEDROCK_BETAS]
+
+
+def bedrock_change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """Makes a Messages body one for Bedrock's InvokeModel and InvokeModelWithResponseStream, where
+    model and streaming are said by the path and the version by the body."""
+    changes: dict[str, object] = {}
+    betas = body.get("anthropic_beta")
+    if isinstance(betas, list):
+        known = [name for name in betas if name in BEDROCK_BETAS]
+        changes["anthropic_beta"] = known or REMOVED
+    return changes | _hosted(body, call, BEDROCK_VERSION, ("model", "stream"))
+
+
+def vertex_change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """Makes a Messages body one for Vertex AI's rawPredict and streamRawPredict, where the model is
+    said by the path and the version by the body.
+    https://docs.cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude"""
+    changes = _hosted(body, call, VERTEX_VERSION, ("model",))
+    output = body.get("output_config")
+    # Known there from 4.6 on (.../partner-models/claude/structured_outputs). Of older models only
+    # the effort is left out, without which they work; a schema that cannot be kept is an error.
+    if isinstance(output, dict) and UNKNOWN < generation(call.model) < (4, 6):
+        kept = {name: value for name, value in output.items() if name != "effort"}
+        changes["output_config"] = kept or REMOVED
+    return changes
+
+
+def _hosted(
+    body: Mapping[str, object], call: Call, version: str, in_path: tuple[str, ...]
+) -> dict[str, object]:
+    changes: dict[str, object] = {name: REMOVED for name in in_path if name in body}
+    if not body.get("anthropic_version"):
+        changes["anthropic_version"] = call.options.anthropic_version or version
+    return changes
