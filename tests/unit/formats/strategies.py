@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, get_args
 
 import orjson
@@ -122,7 +123,7 @@ class Features:
     parallel_calls: bool = True
     call_signatures: bool = True
     """Gemini's signatures of calls."""
-    call_ids: st.SearchStrategy[str] = st.from_regex(r"call_[A-Za-z0-9]{4}", fullmatch=True)  # noqa: RUF009
+    call_ids: st.SearchStrategy[str] = st.integers(0, 9999).map(lambda n: f"call_{n:04}")  # noqa: RUF009
     """They are unique in a conversation."""
     result_names: bool = False
     """ToolResult.name is set, to the name of its call; see also `named_results`."""
@@ -161,22 +162,26 @@ class Features:
     """Of answers: Finished.stop_sequence."""
 
 
+@cache
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
     """Any text but an empty one."""
     alphabet = st.characters(codec="utf-8", exclude_characters="\0")
     return st.text(alphabet, min_size=1, max_size=max_size)
 
 
+@cache
 def opaque() -> st.SearchStrategy[str]:
     """Base64, as signatures are and data is."""
     return st.sampled_from(["AAAA", "iVBORw0KGgo=", "c2lnbmVk", "/9j/4AAQSkY=", "Zm9vYmE+/w=="])
 
 
+@cache
 def identifiers() -> st.SearchStrategy[str]:
     """Names of tools, users and schemas."""
-    return st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True)
+    return st.text("abcxyz_", min_size=1, max_size=6).map(lambda text: f"a{text}")
 
 
+@cache
 def json_objects() -> st.SearchStrategy[dict[str, object]]:
     """JSON objects, as arguments of calls are; empty arrays and objects among their values."""
     scalars: st.SearchStrategy[object] = st.one_of(
@@ -192,6 +197,7 @@ def json_objects() -> st.SearchStrategy[dict[str, object]]:
     return st.dictionaries(identifiers(), values, max_size=3)
 
 
+@cache
 def schemas() -> st.SearchStrategy[dict[str, object]]:
     """JSON Schemas of objects, some without properties."""
     kinds = st.sampled_from(["string", "number", "integer", "boolean"])
@@ -202,6 +208,7 @@ def schemas() -> st.SearchStrategy[dict[str, object]]:
     )
 
 
+@cache
 def arguments() -> st.SearchStrategy[str]:
     """Arguments of a call, as orjson writes them."""
     return json_objects().map(lambda value: orjson.dumps(value).decode())
@@ -400,14 +407,17 @@ def _calls(draw: st.DrawFn, can: Features, used: set[str]) -> list[ToolCall]:
     return calls
 
 
+@cache
 def _cache(can: Features) -> st.SearchStrategy[str | None]:
     return _maybe(st.sampled_from(can.cache_lifetimes)) if can.cache else st.none()
 
 
+@cache
 def _name(can: Features) -> st.SearchStrategy[str]:
     return st.just("") | identifiers() if can.names else st.just("")
 
 
+@cache
 def _text(can: Features) -> st.SearchStrategy[Text]:
     return st.builds(Text, texts(), _cache(can))
 
@@ -438,6 +448,7 @@ def _plain_image(can: Features) -> st.SearchStrategy[Media]:
     return _media(replace(can, media_files=False, media_details=False), ("image",))
 
 
+@cache
 def _media_type(kind: MediaKind) -> st.SearchStrategy[str]:
     return st.sampled_from(_MEDIA_TYPES[kind])
 
@@ -496,6 +507,7 @@ def _reasoning(draw: st.DrawFn, can: Features) -> Reasoning | None:
 # --- answers ---
 
 
+@cache
 def _usage() -> st.SearchStrategy[Usage]:
     def usage(prompt: int, completion: int, cached: int, reasoning: int) -> Usage:
         return Usage(
