@@ -242,8 +242,10 @@ class _Growing:
             self.said.append(Text(text))
         elif self.kind is RefusalPiece and text:
             self.said.append(Refusal(text))
-        elif self.kind is ThinkingPiece or signature:
+        if self.kind is ThinkingPiece:
             self.said.append(Thinking(text, signature))
+        elif signature:  # Gemini signs what it says without telling what it thought
+            self.said.append(Thinking("", signature))
         self.kind = None
         self.parts = []
 
