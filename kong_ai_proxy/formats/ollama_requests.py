@@ -118,7 +118,7 @@ def embed(request: EmbeddingsRequest) -> Rendered:
     dropped = request.settings.keys() - body.keys()
     if request.input_type:
         dropped |= {"input_type"}
-    return Rendered(_with(body, request.extra), tuple(sorted(dropped)))
+    return Rendered(body, tuple(sorted(dropped)))
 
 
 # --- what both kinds of request have ---
@@ -143,7 +143,7 @@ def _finished(
     # Who asked for an echo of the prompt gets it where the answer is written.
     carried = {*known, *_LOGPROBS, *_OPTIONS, "options", "echo"}
     dropped |= settings.keys() - carried
-    return Rendered(_with(body, conversation.extra), tuple(sorted(dropped)))
+    return Rendered(body, tuple(sorted(dropped)))
 
 
 def _format(output: OutputFormat) -> object:
@@ -168,15 +168,6 @@ def _logprobs(settings: Mapping[str, object]) -> dict[str, object]:
     if isinstance(asked, int) and not isinstance(asked, bool):
         return {"logprobs": True, "top_logprobs": asked}
     return {name: settings[name] for name in _LOGPROBS if name in settings}
-
-
-def _with(body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
-    """`extra` goes over the body, but adds to `options`."""
-    options = (body.get("options"), extra.get("options"))
-    both = [each for each in options if isinstance(each, dict)]
-    if len(both) == 2:
-        extra = {**extra, "options": {**both[0], **both[1]}}
-    return {**body, **extra}
 
 
 def _check(conversation: Conversation) -> set[str]:
