@@ -106,3 +106,20 @@ class Provider:
     def route_types(self) -> frozenset[str]:
         """What it supports; `preserve` always works."""
         return self.endpoints | self.paths.keys()
+
+    def base(self, options: ModelOptions) -> str:
+        """Its `base_url` for these options."""
+        return self.base_url if isinstance(self.base_url, str) else self.base_url(options)
+
+    def refused_for(self, call: Call) -> frozenset[str]:
+        """Names of parameters that this call must not have. Another server behind `upstream_url`
+        may well take what the provider's own refuses, but a model stays what it is."""
+        refused = frozenset() if call.options.upstream_url else self.refused
+        for pattern, names in self.refused_by_model:
+            if pattern.search(call.model):
+                refused |= names
+        return refused
+
+    def find(self, options: ModelOptions) -> Provider:
+        """The row for these options: this one or a variant of it."""
+        return self.variant(options) if self.variant else self
