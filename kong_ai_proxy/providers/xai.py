@@ -1,0 +1,26 @@
+"""xAI: https://docs.x.ai/docs/api-reference."""
+
+from __future__ import annotations
+
+import re
+
+from kong_ai_proxy.formats import openai
+from kong_ai_proxy.providers.base import Provider
+
+# "presencePenalty, frequencyPenalty and stop parameters are not supported by reasoning models.
+# Adding them in the request would result in an error": https://docs.x.ai/docs/guides/reasoning.
+_REASONING = re.compile(r"^grok-(?:3-mini|4|code)(?!.*non-reasoning)")
+
+# The same page, over time: `reasoning_effort` is an error with grok-3, grok-4, grok-4-fast,
+# grok-4-1-fast and grok-4.20, and works with grok-3-mini and grok-4.3.
+_FIXED_EFFORT = re.compile(r"^grok-(?:3(?!-mini)|4(?:$|-)|4\.20)")
+
+XAI = Provider(
+    name="xai",
+    base_url="https://api.x.ai",
+    paths={openai.CHAT: "/v1/chat/completions", openai.RESPONSES: "/v1/responses"},
+    refused_by_model=(
+        (_REASONING, frozenset({"frequency_penalty", "presence_penalty", "stop"})),
+        (_FIXED_EFFORT, frozenset({"reasoning_effort"})),
+    ),
+)
