@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
+from kong_ai_proxy.config.records import RouteType
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,20 @@ class Pending:
         return f"{self.name} is not available in this version of kong-ai-proxy"
 
 
-def _provider(name: str) -> Pending:
+_TEXT = frozenset({"llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "preserve"})
+
+
+def _route_type(name: str) -> Pending:
+    """Of OpenAI's own API there is all; of the other providers there is text."""
     return Pending(
-        f"model.provider {name}", "model.provider", lambda _, target: target.model.provider == name
+        f"route_type {name} for other providers than openai",
+        "route_type",
+        lambda _, target: (
+            target.route_type == name
+            and target.model.provider != "openai"
+            and (target.model.provider, name) != ("xai", "llm/v1/responses")
+        ),
     )
-
-
-def _llm_format(name: str) -> Pending:
-    return Pending(
-        f"llm_format {name}",
-        "llm_format",
-        lambda config, _: config.llm_format == name,
-        of_target=False,
-    )
-
-
-def _auth(name: str) -> Pending:
-    field = f"auth.{name}"
-    return Pending(field, field, lambda _, target: bool(getattr(target.auth, name)))
 
 
 def _acls(config: Config, _: Target) -> bool:
@@ -68,30 +66,7 @@ def _several_targets(config: Config, _: Target) -> bool:
 
 
 PENDING: tuple[Pending, ...] = (
-    _provider("anthropic"),
-    _provider("azure"),
-    _provider("bedrock"),
-    _provider("cerebras"),
-    _provider("cohere"),
-    _provider("dashscope"),
-    _provider("databricks"),
-    _provider("deepseek"),
-    _provider("gemini"),
-    _provider("huggingface"),
-    _provider("llama2"),
-    _provider("mistral"),
-    _provider("ollama"),
-    _provider("vllm"),
-    _provider("xai"),
-    _llm_format("anthropic"),
-    _llm_format("bedrock"),
-    _llm_format("cohere"),
-    _llm_format("gemini"),
-    _llm_format("huggingface"),
-    _auth("aws_access_key_id"),
-    _auth("aws_secret_access_key"),
-    _auth("azure_use_managed_identity"),
-    _auth("gcp_use_service_account"),
+    *(_route_type(name) for name in get_args(RouteType) if name not in _TEXT),
     Pending("metadata", "metadata", lambda _, target: bool(target.metadata)),
     Pending("several targets", "targets", _several_targets, of_target=False),
     Pending("acls", "acls", _acls, of_target=False),

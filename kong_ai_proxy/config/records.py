@@ -18,7 +18,8 @@ from kong_ai_proxy.config.fields import (
     secret,
     setting,
 )
-from kong_ai_proxy.config.rules import AllOrNone, MustNotBe, Needs, Rule
+from kong_ai_proxy.config.matrix import SUPPORTED
+from kong_ai_proxy.config.rules import AllOrNone, MustNotBe, Needs, OneOf, Rule
 
 Provider = Literal[
     "anthropic",
@@ -306,6 +307,12 @@ def _self_hosted(provider: str) -> Needs:
     return Needs("model.provider", provider, (field,), message)
 
 
+def _supports(provider: str, route_types: tuple[str, ...]) -> OneOf:
+    listed = ", ".join(route_types)
+    message = f"provider {provider} does not support this route_type, only {listed} and preserve"
+    return OneOf("model.provider", provider, "route_type", (*route_types, "preserve"), message)
+
+
 class ModelTarget(Record):
     """What one model is asked, and how: the fields that both plugins have."""
 
@@ -324,6 +331,7 @@ class ModelTarget(Record):
         _provider_needs("anthropic", "anthropic_version"),
         _provider_needs("azure", "azure_instance", "upstream_url"),
         _provider_needs("azure", "azure_deployment_id"),
+        *(_supports(provider, route_types) for provider, route_types in SUPPORTED.items()),
         _self_hosted("llama2"),
         _self_hosted("vllm"),
     )

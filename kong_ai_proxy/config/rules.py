@@ -156,6 +156,34 @@ class Excludes:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """When `path` has `value`, `field` must be one of `allowed`. `message` says which are."""
+
+    path: str
+    value: str
+    field: str
+    allowed: tuple[str, ...]
+    message: str
+
+    def check(self, record: Mapping[str, object]) -> Iterator[Violation]:
+        if value_at(record, self.path) != self.value:
+            return
+        if is_set(record, self.field) and value_at(record, self.field) not in self.allowed:
+            yield self.field, self.message
+
+    def kong(self) -> dict[str, object]:
+        return {
+            "conditional": {
+                "if_field": self.path,
+                "if_match": {"eq": self.value},
+                "then_field": self.field,
+                "then_match": {"one_of": list(self.allowed)},
+                "then_err": self.message,
+            }
+        }
+
+
+@dataclass(frozen=True)
 class EachNeeds:
     """When all of `when` hold, each element of the array `array` must have `field`.
 

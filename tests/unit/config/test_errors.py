@@ -167,9 +167,9 @@ OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 TARGETS = st.fixed_dictionaries(
     {
-        "route_type": st.sampled_from(["llm/v1/chat", "preserve", "llm/v1/files"]),
+        "route_type": st.sampled_from(["llm/v1/chat", "preserve", "llm/v1/embeddings"]),
         "model": st.fixed_dictionaries(
-            {"provider": st.sampled_from(["openai", "xai", "cohere"]), "options": OPTIONS},
+            {"provider": st.sampled_from(["openai", "gemini", "cohere"]), "options": OPTIONS},
             optional={"name": TEXT, "model_alias": TEXT | st.none()},
         ),
     },

@@ -19,17 +19,23 @@ OPTIONS = {
     "mistral": {"mistral_format": "openai"},
     "vllm": {"upstream_url": URL},
 }
+TEXT = {"llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "preserve"}
 BROUGHT = {
-    "model.provider openai",
+    *(f"model.provider {name}" for name in get_args(Provider)),
     *(f"route_type {name}" for name in get_args(RouteType)),
-    "llm_format openai",
+    *(f"llm_format {name}" for name in get_args(LlmFormat)),
+    "auth.aws_access_key_id",
+    "auth.aws_secret_access_key",
+    "auth.azure_use_managed_identity",
+    "auth.gcp_use_service_account",
     "logging.log_payloads",
     "logging.log_statistics",
+    "xai's own responses",
 }
 
 
-def of_provider(name: str) -> dict[str, Any]:
-    return target(model={"provider": name, "options": OPTIONS.get(name, {})})
+def of_provider(name: str, **more: Any) -> dict[str, Any]:
+    return target(model={"provider": name, "options": OPTIONS.get(name, {})}, **more)
 
 
 def aliased(*aliases: str | None) -> dict[str, Any]:
@@ -49,6 +55,12 @@ ASKING: dict[str, dict[str, Any]] = {
     **{f"model.provider {name}": of_provider(name) for name in get_args(Provider)},
     **{f"route_type {name}": target(route_type=name) for name in get_args(RouteType)},
     **{f"llm_format {name}": target(llm_format=name) for name in get_args(LlmFormat)},
+    **{
+        f"route_type {name} for other providers than openai": of_provider("azure", route_type=name)
+        for name in get_args(RouteType)
+        if name not in TEXT
+    },
+    "xai's own responses": of_provider("xai", route_type="llm/v1/responses"),
     "logging.log_payloads": target(logging={"log_payloads": True}),
     "logging.log_statistics": target(logging={"log_statistics": True}),
     "auth.aws_access_key_id": target(auth={"aws_access_key_id": "AKIA"}),
