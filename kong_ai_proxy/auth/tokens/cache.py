@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
@@ -136,7 +137,9 @@ class Cache:
         except TimeoutError:
             return self._failed(entry, TokenError(f"no credentials within {FETCH:.0f} s"))
         except Exception as error:
-            _log.exception("no credentials for %r", identity)
+            # A defect. Its place is logged, not its text: that may quote what came.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("no credentials for %r: %s\n%s", identity, type(error).__name__, place)
             return self._failed(entry, TokenError(f"no credentials: {type(error).__name__}"))
         finally:
             entry.task = None

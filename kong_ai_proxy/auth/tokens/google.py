@@ -85,12 +85,12 @@ class Google:
 
         def work() -> BearerToken:
             try:
-                from kong_ai_proxy.auth.tokens import google_library
+                from kong_ai_proxy.auth.tokens.google_library import Transport, token
             except ModuleNotFoundError:
                 raise TokenError(MISSING_GOOGLE_AUTH) from None
             name, info = load()
-            transport = google_library.Transport(self._http, loop)
-            return google_library.token(name, info, [SCOPE], identity.oauth_token_url, transport)
+            transport = Transport(self._http, loop)
+            return token(name, info, [SCOPE], identity.oauth_token_url, transport)
 
         return await self._threads.run(work)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,27 +29,20 @@ class Threads:
         """
         await self._free.acquire()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def finish(outcome: Callable[[], None]) -> None:
-            self._free.release()
-            if not future.done():
-                outcome()
+        result: Future[T] = Future()
+        result.set_running_or_notify_cancel()  # from here on it cannot be cancelled
 
         def work() -> None:
             try:
-                result = function()
-            except Exception as error:
-                problem = error
-                done = lambda: future.set_exception(problem)  # noqa: E731
-            else:
-                done = lambda: future.set_result(result)  # noqa: E731
+                result.set_result(function())
+            except BaseException as error:  # else whoever waits would wait for ever
+                result.set_exception(error)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(finish, done)
+                loop.call_soon_threadsafe(self._free.release)
 
         try:
             threading.Thread(target=work, name="kong-ai-proxy-credentials", daemon=True).start()
         except RuntimeError:  # no more threads
             self._free.release()
             raise
-        return await future
+        return await asyncio.wrap_future(result)
