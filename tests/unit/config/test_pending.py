@@ -107,10 +107,15 @@ def test_targets_that_may_answer_the_same_request_are(aliases: tuple[str | None,
 
 def test_one_target_is_not_refused_for_another() -> None:
     first = target(model={"provider": "openai", "model_alias": "a"})
-    second = target(model={"provider": "cohere", "model_alias": "b"})
-    config = parse("ai-proxy-advanced", advanced(first, second, llm_format="gemini"))
-    of_config = "llm_format gemini is not available in this version of kong-ai-proxy"
-    of_second = "model.provider cohere is not available in this version of kong-ai-proxy"
+    second = target(
+        model={"provider": "xai", "model_alias": "b"}, route_type="image/v1/images/generations"
+    )
+    config = parse("ai-proxy-advanced", advanced(first, second, balancer={"max_fails": 3}))
+    of_config = "balancer.max_fails is not available in this version of kong-ai-proxy"
+    of_second = (
+        "route_type image/v1/images/generations for other providers than openai "
+        "is not available in this version of kong-ai-proxy"
+    )
     assert pending(config, config.targets[0]) == (of_config,)
     assert pending(config, config.targets[1]) == (of_second, of_config)
     assert pending(config) == (of_second, of_config)
