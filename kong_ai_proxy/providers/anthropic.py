@@ -6,10 +6,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats import anthropic, openai
 from kong_ai_proxy.formats.anthropic_models import UNKNOWN, generation
 from kong_ai_proxy.formats.json_object import REMOVED
-from kong_ai_proxy.providers.base import Call
+from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
+
+_VERSION = "2023-06-01"
+"""Of the API, where neither the configuration nor the client names one."""
+_WITHOUT_SAMPLING = "2026-10-21"
+"""The version of the API from which on it refuses sampling parameters, whatever the model:
+https://platform.claude.com/docs/en/api/migration-2026-10-21."""
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 
@@ -64,6 +73,12 @@ def bedrock_change(body: Mapping[str, object], call: Call) -> Mapping[str, objec
     if isinstance(betas, list):
         known = [name for name in betas if name in BEDROCK_BETAS]
         changes["anthropic_beta"] = known or REMOVED
+    choice = body.get("tool_choice")
+    is_forced = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
+    if is_forced and "claude-sonnet-5" in call.model:
+        # There, though not at Anthropic's, this model demands it for a forced call (migration
+        # guide, "Migrating to Claude Sonnet 5").
+        changes["thinking"] = {"type": "disabled"}
     return changes | _hosted(body, call, BEDROCK_VERSION, ("model", "stream"))
 
 
@@ -88,3 +103,42 @@ def _hosted(
     if not body.get("anthropic_version"):
         changes["anthropic_version"] = call.options.anthropic_version or version
     return changes
+
+
+# The number of a batch and what can be asked of it, and nothing that leads out of them.
+_BELOW_BATCHES = re.compile(r"/v1/messages/batches(?:/[A-Za-z0-9_-]+(?:/results|/cancel)?)?")
+
+
+def _native(native: Native, call: Call) -> Endpoint | None:
+    """What no other format has: https://platform.claude.com/docs/en/api/messages-count-tokens,
+    https://platform.claude.com/docs/en/api/creating-message-batches."""
+    if native.operation == "messages/count_tokens":
+        return Endpoint("/v1/messages/count_tokens")
+    path = native.path.rstrip("/")
+    if native.operation == "messages/batches" and _BELOW_BATCHES.fullmatch(path):
+        return Endpoint(path)
+    return None
+
+
+def _headers(options: ModelOptions) -> Mapping[str, str]:
+    return {"anthropic-version": options.anthropic_version or _VERSION}
+
+
+def _variant(options: ModelOptions) -> Provider:
+    version = options.anthropic_version or _VERSION
+    return _SINCE_2026 if version >= _WITHOUT_SAMPLING else ANTHROPIC
+
+
+ANTHROPIC = Provider(
+    name="anthropic",
+    base_url="https://api.anthropic.com:443",
+    paths={openai.CHAT: "/v1/messages", openai.COMPLETIONS: "/v1/complete"},
+    codecs={openai.CHAT: anthropic.MESSAGES, openai.COMPLETIONS: anthropic.COMPLETE},
+    native=_native,
+    natives=frozenset({"anthropic"}),
+    variant=_variant,
+    headers=_headers,
+    refused_by_model=REFUSED_BY_MODEL,
+)
+
+_SINCE_2026 = replace(ANTHROPIC, refused_by_model=((re.compile(""), SAMPLING),))
