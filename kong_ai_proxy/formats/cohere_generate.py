@@ -46,9 +46,8 @@ from kong_ai_proxy.formats.fields import (
     objects_of,
     text_of,
 )
+from kong_ai_proxy.formats.json_lines import JsonLinesError, JsonLinesReader
 from kong_ai_proxy.formats.usage import Usage
-
-_MAX_LINE = 1 << 20
 
 _KNOWN = frozenset({"end_sequences", "extra_body", "model", "prompt", "stop_sequences", "stream"})
 _NAMES = {"p": "top_p", "k": "top_k", "num_generations": "n"}
@@ -180,10 +179,10 @@ def dropped_knobs(conversation: Conversation) -> list[str]:
 class _Reader:
     """Reads one stream, line by line."""
 
-    __slots__ = ("_choices", "_held", "_over", "_started")
+    __slots__ = ("_choices", "_lines", "_over", "_started")
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._lines = JsonLinesReader()
         self._choices: set[int] = set()  # those that have said something
         self._started = False
         self._over = False
@@ -191,35 +190,31 @@ class _Reader:
     def feed(self, chunk: bytes) -> list[Delta]:
         if self._over:
             return []
-        if b"\n" not in chunk:
-            self._held += chunk
-            return self._bounded([])
-        first, *rest = chunk.split(b"\n")
-        lines = [bytes(self._held) + first, *rest[:-1]]
-        self._held = bytearray(rest[-1])
-        return self._bounded([delta for line in lines for delta in self._line(line)])
+        try:
+            return self._read(self._lines.feed(chunk))
+        except JsonLinesError as error:
+            return [self._fail(ProviderError(str(error)))]
 
     def end(self) -> list[Delta]:
         if self._over:
             return []
-        found = self._line(bytes(self._held))
+        try:
+            found = self._read(self._lines.end())
+        except JsonLinesError as error:
+            return [self._fail(ProviderError(str(error)))]
         if not self._over:
             found.append(self._fail(ProviderError("the stream ended before its last event")))
-        return found
-
-    def _bounded(self, found: list[Delta]) -> list[Delta]:
-        if not self._over and len(self._held) > _MAX_LINE:
-            error = ProviderError(f"a line of the stream is longer than {_MAX_LINE} bytes")
-            found.append(self._fail(error))
         return found
 
     def _fail(self, error: ProviderError) -> Failed:
         self._over = True
         return Failed(error)
 
+    def _read(self, lines: list[bytes]) -> list[Delta]:
+        return [delta for line in lines for delta in self._line(line)]
+
     def _line(self, line: bytes) -> list[Delta]:
-        line = line.strip()
-        if self._over or not line:
+        if self._over:
             return []
         try:
             value = orjson.loads(line)
