@@ -7,21 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.codec import Context
 from kong_ai_proxy.formats.conversation import Media, Text, Thinking, ToolCall
-from kong_ai_proxy.formats.deltas import Answer, Choice, Delta, Failed, Said, Used
-from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.fields import objects_of
+from kong_ai_proxy.formats.deltas import Answer, Choice, Delta, Said
 from kong_ai_proxy.formats.openai_answers import (
     call_id,
     chat_logprobs,
     image_part,
-    number_of,
     usage_object,
 )
-from kong_ai_proxy.formats.openai_chat_pieces import MessageReader, started
-from kong_ai_proxy.formats.openai_errors import error_of
-from kong_ai_proxy.formats.openai_usage import usage
+from kong_ai_proxy.formats.openai_chat_pieces import MessageReader, read_answer
 
 THOUGHT, THOUGHT_END = "<thought>", "</thought>"
 """What stands around thoughts that are part of the text."""
@@ -29,22 +25,7 @@ THOUGHT, THOUGHT_END = "<thought>", "</thought>"
 
 def parse_answer(value: object) -> list[Delta]:
     """See ChatProvider."""
-    if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
-        error = error_of(value)
-        if error is not None:
-            return [Failed(error)]
-        raise FormatError("'choices' not in llm/v1/chat response")
-    deltas: list[Delta] = [started(value)]
-    for choice in objects_of(value, "choices"):
-        reader = MessageReader(number_of(choice.get("index")))
-        reader.read(choice, deltas)
-        if isinstance(deltas[-1], Failed):
-            return deltas
-        reader.end(deltas)
-    used = usage(value.get("usage"), value.get("service_tier"))
-    if used is not None:
-        deltas.append(Used(used))
-    return deltas
+    return read_answer(value, MessageReader, openai.CHAT)
 
 
 def render_answer(answer: Answer, context: Context) -> dict[str, object]:

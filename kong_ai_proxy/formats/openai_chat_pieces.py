@@ -9,7 +9,7 @@ their id in each piece, or whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from typing_extensions import override
 
@@ -27,6 +27,7 @@ from kong_ai_proxy.formats.deltas import (
     ThinkingPiece,
     ThinkingRedacted,
     ThinkingSigned,
+    Used,
 )
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import json_text, media_of_url, object_of, objects_of, text_of
@@ -39,6 +40,7 @@ from kong_ai_proxy.formats.openai_answers import (
 )
 from kong_ai_proxy.formats.openai_chat_request import call_signature
 from kong_ai_proxy.formats.openai_errors import error_of
+from kong_ai_proxy.formats.openai_usage import usage
 
 Object = Mapping[str, object]
 
@@ -269,3 +271,23 @@ class MessageReader(ChoiceReader):
         if identity:
             self._by_id[identity] = call
         return call
+
+
+def read_answer(value: object, new: Callable[[int], ChoiceReader], route_type: str) -> list[Delta]:
+    """A whole answer. `new` makes the reader of the choice with a number. Raises FormatError."""
+    if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
+        error = error_of(value)
+        if error is not None:
+            return [Failed(error)]
+        raise FormatError(f"'choices' not in {route_type} response")
+    deltas: list[Delta] = [started(value)]
+    for choice in objects_of(value, "choices"):
+        reader = new(number_of(choice.get("index")))
+        reader.read(choice, deltas)
+        if isinstance(deltas[-1], Failed):
+            return deltas
+        reader.end(deltas)
+    used = usage(value.get("usage"), value.get("service_tier"))
+    if used is not None:
+        deltas.append(Used(used))
+    return deltas

@@ -74,7 +74,7 @@ def parse_request(body: Object, *, model: str, stream: bool | None) -> Conversat
         messages=messages,
         model=model or named,
         stream=asked if stream is None else stream,
-        wants_usage=_wants_usage(said),
+        wants_usage=wants_usage(said),
         tools=tools,
         native_tools=native_tools,
         tool_choice=_tool_choice(said),
@@ -96,7 +96,8 @@ def settings(said: dict[str, object]) -> dict[str, object]:
     return said
 
 
-def _wants_usage(said: dict[str, object]) -> bool:
+def wants_usage(said: dict[str, object]) -> bool:
+    """Whether a stream has to end with its usage. Other options of a stream stay in `said`."""
     wanted = openai.wants_usage(said)
     options = object_of(said, "stream_options")
     others = {name: value for name, value in options.items() if name != "include_usage"}
