@@ -1,0 +1,75 @@
+"""Azure OpenAI: https://learn.microsoft.com/en-us/azure/ai-services/openai/reference."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from urllib.parse import quote
+
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats import openai, openai_chat, openai_completions, openai_embeddings
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.providers.base import Call, Endpoint, Provider
+from kong_ai_proxy.providers.openai import OPENAI
+
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+
+_OPERATIONS = {
+    openai.CHAT: ("chat/completions", openai_chat.CHAT),
+    openai.COMPLETIONS: ("completions", openai_completions.COMPLETIONS),
+    openai.EMBEDDINGS: ("embeddings", openai_embeddings.EMBEDDINGS),
+}
+
+# The first version whose requests have `stream_options`; older ones answer it with a 400:
+# https://github.com/Azure/azure-rest-api-specs/tree/main/specification/cognitiveservices/data-plane/AzureOpenAI/inference
+_STREAM_OPTIONS = "2024-09-01"
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def _base_url(options: ModelOptions) -> str:
+    """Raises FormatError for an instance that would name another host: it may be a client's."""
+    instance = options.azure_instance
+    if not instance:
+        return ""
+    if not _LABEL.fullmatch(instance):
+        raise FormatError("azure_instance: expected letters, digits and '-'")
+    return f"https://{instance}.openai.azure.com"
+
+
+def _endpoint(call: Call) -> Endpoint:
+    """`upstream_path` is a path below the deployment, or a whole one from /openai/ on."""
+    path, codec = _OPERATIONS[call.route_type]
+    version = f"api-version={quote(call.options.azure_api_version, safe='')}"
+    if call.options.upstream_path:
+        path, _, query = call.options.upstream_path.lstrip("/").partition("?")
+        version = f"{query}&{version}" if query else version
+    if not path.startswith("openai/"):
+        path = f"openai/deployments/{_deployment(call.options)}/{path}"
+    return Endpoint(f"/{path}", codec, version)
+
+
+def _deployment(options: ModelOptions) -> str:
+    deployment = options.azure_deployment_id or ""
+    if deployment in ("", ".", ".."):
+        raise FormatError("azure_deployment_id: expected the name of a deployment")
+    return quote(deployment, safe="")
+
+
+def _variant(options: ModelOptions) -> Provider:
+    version = options.azure_api_version
+    is_old = _DATED.match(version) is not None and version < _STREAM_OPTIONS
+    return _OLD if is_old else _NEW
+
+
+_NEW = Provider(
+    name="azure",
+    base_url=_base_url,
+    endpoint=_endpoint,
+    endpoints=frozenset(_OPERATIONS),
+    # The models are OpenAI's, and so is what they take.
+    refused=OPENAI.refused,
+    completion_tokens_models=OPENAI.completion_tokens_models,
+)
+_OLD = replace(_NEW, usage_on_request=False)
+
+AZURE = replace(_NEW, variant=_variant)
