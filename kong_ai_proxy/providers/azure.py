@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import openai, openai_chat, openai_completions, openai_embeddings
+from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 from kong_ai_proxy.providers.openai import OPENAI
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
-_OPERATIONS = {
+_OPERATIONS: Mapping[str, tuple[str, ProviderCodec]] = {
     openai.CHAT: ("chat/completions", openai_chat.CHAT),
     openai.COMPLETIONS: ("completions", openai_completions.COMPLETIONS),
     openai.EMBEDDINGS: ("embeddings", openai_embeddings.EMBEDDINGS),
