@@ -23,14 +23,20 @@ client to leave.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tests.providers.upstream import Recorded, ToolCall, Turn, Upstream, Usage
 
 if TYPE_CHECKING:  # the vendors' packages are loaded by those who use them
     from tests.providers.anthropic_api import Anthropic
     from tests.providers.bedrock_api import Bedrock
+    from tests.providers.cohere_api import Cohere
     from tests.providers.gemini_api import Gemini, Vertex
+    from tests.providers.huggingface_api import HuggingFace
+    from tests.providers.mistral_api import Mistral
+    from tests.providers.ollama_api import Ollama
+    from tests.providers.openai_api import OpenAI
 
 __all__ = [
     "Recorded",
@@ -40,7 +46,12 @@ __all__ = [
     "Usage",
     "anthropic",
     "bedrock",
+    "cohere",
     "gemini",
+    "huggingface",
+    "mistral",
+    "ollama",
+    "openai",
     "vertex",
 ]
 
@@ -76,3 +87,46 @@ def bedrock(
     from tests.providers.bedrock_api import Bedrock
 
     return Bedrock(access_key, secret_key, token, region)
+
+
+def cohere() -> Cohere:
+    """Cohere: chat, embed and rerank of version 2, generate of version 1."""
+    from tests.providers.cohere_api import Cohere
+
+    return Cohere()
+
+
+def mistral() -> Mistral:
+    """Mistral: chat and embeddings."""
+    from tests.providers.mistral_api import Mistral
+
+    return Mistral()
+
+
+def openai(
+    takes: Mapping[str, Any] | None = None,
+    refuses: Collection[str] = (),
+    reasoning: str | None = None,
+) -> OpenAI:
+    """OpenAI, Azure and providers that copy OpenAI: chat, completions and embeddings.
+
+    Databricks is `openai(refuses=["stream_options"])`, DeepSeek
+    `openai(reasoning="reasoning_content")`, a vLLM `openai(takes={"top_k": int})`.
+    """
+    from tests.providers.openai_api import OpenAI
+
+    return OpenAI(takes, refuses, reasoning)
+
+
+def ollama() -> Ollama:
+    """Ollama's own API: chat, generate, embed. Its copy of OpenAI's is `openai()`."""
+    from tests.providers.ollama_api import Ollama
+
+    return Ollama()
+
+
+def huggingface() -> HuggingFace:
+    """Hugging Face: TGI and the router's chat and feature extraction."""
+    from tests.providers.huggingface_api import HuggingFace
+
+    return HuggingFace()

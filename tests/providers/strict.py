@@ -29,7 +29,8 @@ class Validator:
     def __init__(self, kind: Any, also: Mapping[str, Any] | None = None) -> None:
         self._also = {name: TypeAdapter(given) for name, given in (also or {}).items()}
         schema = TypeAdapter(kind).core_schema
-        self._validator = SchemaValidator(_tightened(copy.deepcopy(schema)))
+        # Prebuilt validators are those of the models as they are, extra members and all.
+        self._validator = SchemaValidator(_tightened(copy.deepcopy(schema)), _use_prebuilt=False)
 
     def check(self, value: Mapping[str, Any]) -> None:
         """Raises RefusedError with the places that are wrong."""
@@ -88,11 +89,31 @@ def _tightened_mapping(schema: dict[str, Any]) -> dict[str, Any]:
         return schema  # the vendor says so of this one type: a JSON schema, mostly
     if kind in ("typed-dict", "model-fields", "dataclass-args"):
         schema["extra_behavior"] = "forbid"
-    if kind == "generator":
-        schema["type"] = "list"
     if kind in ("typed-dict", "model", "dataclass"):
         schema["config"] = {**config, "extra_fields_behavior": "forbid"}
+    if kind == "generator":
+        schema["type"] = "list"
+    if kind == "default" and schema["schema"].get("type") == "literal" and schema.get("default"):
+        return dict(schema["schema"])  # what tells the members of a union apart is not left out
+    if kind == "union":
+        schema["choices"] = _named_choices(schema["choices"])
     return schema
+
+
+def _named_choices(choices: list[Any]) -> list[Any]:
+    """The choices without `Any` and mappings of anything, by which SDKs let their callers pass
+    what they do not name."""
+    kinds = [_kind(choice) for choice in choices]
+    if not {"literal", "typed-dict", "model", "definition-ref"} & set(kinds):
+        return choices
+    return [each for each, kind in zip(choices, kinds, strict=True) if kind not in ("any", "dict")]
+
+
+def _kind(choice: Any) -> str:
+    schema = choice[0] if isinstance(choice, tuple) else choice
+    kind: str = schema["type"]
+    anything = kind != "dict" or schema.get("values_schema", {}).get("type", "any") == "any"
+    return kind if anything else "dict of some type"
 
 
 @functools.cache
@@ -106,7 +127,7 @@ def made(kind: Any, value: Json) -> Json:
     try:
         _answers(kind).check(value)
     except RefusedError as refused:
-        raise AssertionError(f"no {kind}: {refused.message}") from None
+        raise AssertionError(f"{refused.message}: {value}") from None
     return value
 
 

@@ -147,7 +147,7 @@ WRONG: dict[str, tuple[Callable[[Json], object], str]] = {
     "text before a result": (lambda body: body["messages"][2]["content"].reverse(), "come first"),
     "empty text": (lambda body: body["messages"][0].update(content=""), "non-empty"),
     "OpenAI's tool": (lambda body: body.update(tools=[{"type": "function"}]), "tools.0"),
-    "schema without type": (lambda body: body["tools"][0].update(input_schema={}), "object"),
+    "schema without type": (lambda body: body["tools"][0].update(input_schema={}), "input_schema"),
     "budget": (
         lambda body: body.update(thinking={"type": "enabled", "budget_tokens": 2000}),
         "budget_tokens",
