@@ -342,10 +342,8 @@ class Writer:
         if self._started:
             return b""
         self._started = True
-        message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}
-        message["citations"] = []
-        identity = identity or self._context.id
-        return _event("message-start", id=identity, delta={"message": message})
+        delta = {"message": {"role": "assistant"}}
+        return _event("message-start", id=identity or self._context.id, delta=delta)
 
     def _content(self, kind: str, piece: TextPiece | ThinkingPiece | RefusalPiece) -> bytes:
         if piece.choice or not piece.text:
