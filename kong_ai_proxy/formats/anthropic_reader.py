@@ -226,12 +226,14 @@ class Reader:
             events = self._sse.end()
         except SseError as error:
             return self._fail(str(error))
-        found = [delta for event in events for delta in self._event(event)]
+        # Half an event is what a stream that broke off ends with.
+        found = [delta for event in events for delta in self._event(event, BROKE_OFF)]
         return found + self._events.end()
 
-    def _event(self, event: Event) -> list[Delta]:
+    def _event(self, event: Event, otherwise: str = NO_JSON) -> list[Delta]:
+        """The pieces in one event. `otherwise`: what to say of one that is no JSON object."""
         if event.data is None:
-            return self._whole(event.raw)
+            return self._whole(event.raw, otherwise)
         try:
             value = orjson.loads(event.data)
         except orjson.JSONDecodeError:
@@ -239,16 +241,16 @@ class Reader:
         if isinstance(value, dict):
             return self._events.read(value)
         # Which API versions before 2023-06-01 ended with, and some servers still do.
-        return [] if event.data == b"[DONE]" else self._fail(NO_JSON)
+        return [] if event.data == b"[DONE]" else self._fail(otherwise)
 
-    def _whole(self, raw: bytes) -> list[Delta]:
+    def _whole(self, raw: bytes, otherwise: str) -> list[Delta]:
         """No event, but perhaps an error or a whole answer, of a server that does not stream."""
         if self._events.is_started or not raw.lstrip().startswith(b"{"):
             return []
         try:
             found = self._parse(parsed(raw))
         except FormatError:
-            return self._fail(NO_JSON)
+            return self._fail(otherwise)
         self._events.is_over = True
         return found
 

@@ -87,7 +87,16 @@ def render(conversation: Conversation) -> Rendered:
     dropped += anthropic_thinking.put(body, conversation, turns, MAX_TOKENS)
     if any(message.name for message in conversation.messages):
         dropped.append("name")
-    return Rendered({**body, **conversation.extra}, tuple(dict.fromkeys(dropped)))
+    return Rendered(_with(body, conversation.extra), tuple(dict.fromkeys(dropped)))
+
+
+def _with(body: Dict, extra: Mapping[str, object]) -> Dict:
+    """`body` with the members of `extra`; those of objects are put beside what is there."""
+    merged = dict(body)
+    for name, value in extra.items():
+        own = _object(body, name)
+        merged[name] = {**own, **value} if own and isinstance(value, dict) else value
+    return merged
 
 
 # --- content ---
