@@ -2,8 +2,8 @@
 
 Requests are checked with huggingface_hub's types, which Hugging Face generates from the servers'
 own specifications, and answers with the response types there. The specification of chat names the
-members of a tool call as those of a tool's definition and leaves out `tool_call_id`, while the
-server takes OpenAI's form (https://huggingface.co/docs/text-generation-inference/messages_api):
+members of a tool call as those of a tool's definition and leaves out `tool_call_id` and an image's
+`detail`, while the server takes OpenAI's form (https://huggingface.co/docs/text-generation-inference/messages_api):
 `_as_specified` puts the one for the other before the check.
 """
 
@@ -150,6 +150,8 @@ def _as_specified(body: Json) -> Json:
         message = {name: value for name, value in each.items() if name != "tool_call_id"}
         if isinstance(message.get("tool_calls"), list):
             message["tool_calls"] = [_call_as_specified(call) for call in message["tool_calls"]]
+        if isinstance(message.get("content"), list):
+            message["content"] = [_part_as_specified(part) for part in message["content"]]
         messages.append(message)
     return {**body, "messages": messages}
 
@@ -159,6 +161,13 @@ def _call_as_specified(call: Json) -> Json:
     if "arguments" in function:
         function["parameters"] = function.pop("arguments")
     return {**call, "function": function}
+
+
+def _part_as_specified(part: Json) -> Json:
+    image = part.get("image_url")
+    if not isinstance(image, dict):
+        return part
+    return {**part, "image_url": {name: image[name] for name in image if name != "detail"}}
 
 
 def _check_ranges(body: Json) -> None:

@@ -104,9 +104,12 @@ def _named_choices(choices: list[Any]) -> list[Any]:
     """The choices without `Any` and mappings of anything, by which SDKs let their callers pass
     what they do not name."""
     kinds = [_kind(choice) for choice in choices]
-    if not {"literal", "typed-dict", "model", "definition-ref"} & set(kinds):
-        return choices
-    return [each for each, kind in zip(choices, kinds, strict=True) if kind not in ("any", "dict")]
+    dropped = set()
+    if {"typed-dict", "model", "definition-ref"} & set(kinds):
+        dropped = {"any", "dict"}
+    elif "literal" in kinds:
+        dropped = {"any"}
+    return [each for each, kind in zip(choices, kinds, strict=True) if kind not in dropped]
 
 
 def _kind(choice: Any) -> str:

@@ -367,8 +367,9 @@ async def _deliver(request: web.Request, turn: Turn, reply: Reply) -> web.Stream
     response.headers.update({"Content-Type": reply.content_type, **reply.headers, **turn.headers})
     if turn.encoding != "identity":
         response.headers["Content-Encoding"] = turn.encoding
-    if reply.frames is None and turn.cut is None:
-        response.content_length = sum(map(len, pieces))
+    if reply.frames is None:
+        whole = _encoded([reply.body], turn.encoding)
+        response.content_length = sum(map(len, whole))  # of what is cut off, too
     if turn.hold and turn.hold_after == 0:
         await turn.hold.wait()
     await response.prepare(request)
