@@ -298,14 +298,14 @@ def _part(block: Block, where: str) -> dict[str, object]:
 
 
 def _file(media: Media, where: str) -> dict[str, object]:
+    named = {"filename": media.name} if media.name else {}
     if media.file_id:
-        return {"type": "file", "file": {"file_id": media.file_id}}
+        return {"type": "file", "file": {**named, "file_id": media.file_id}}
     if media.url:
         raise FormatError(
             f"{where}: expected the file itself; "
             "a provider of OpenAI's format does not fetch files from a URL"
         )
-    named = {"filename": media.name} if media.name else {}
     return {"type": "file", "file": {**named, "file_data": data_url(media)}}
 
 
