@@ -127,7 +127,7 @@ def _prompt(conversation: Conversation) -> str:
         if message.role != "system":
             text = _text(message, f"messages[{index}]")
             if conversation.is_completion and HUMAN in f"\n\n{text}" and ASSISTANT in text:
-                return text  # the client knows how to write a prompt
+                return f"\n\n{text}"  # the client knows how to write a prompt
             parts.append(f"{HUMAN if message.role == 'user' else ASSISTANT} {text}")
     if conversation.messages[-1:] and conversation.messages[-1].role != "assistant":
         parts.append(ASSISTANT)

@@ -5,7 +5,7 @@ serve the same models, want otherwise in a body of the same format.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kong_ai_proxy.config import ModelOptions
@@ -61,8 +61,11 @@ https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-
 def bedrock_betas(header: str) -> list[str]:
     """The value of a client's header `anthropic-beta` as the member `anthropic_beta` of an
     InvokeModel body, without those that Bedrock does not know."""
-    names = (name.strip() for name in header.split(","))
-    return [name for name in dict.fromkeys(names) if name in BEDROCK_BETAS]
+    return _known(name.strip() for name in header.split(","))
+
+
+def _known(names: Iterable[object]) -> list[str]:
+    return [name for name in dict.fromkeys(map(str, names)) if name in BEDROCK_BETAS]
 
 
 def bedrock_change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
@@ -71,8 +74,7 @@ def bedrock_change(body: Mapping[str, object], call: Call) -> Mapping[str, objec
     changes: dict[str, object] = {}
     betas = body.get("anthropic_beta")
     if isinstance(betas, list):
-        known = [name for name in betas if name in BEDROCK_BETAS]
-        changes["anthropic_beta"] = known or REMOVED
+        changes["anthropic_beta"] = _known(betas) or REMOVED
     choice = body.get("tool_choice")
     is_forced = isinstance(choice, dict) and choice.get("type") in ("any", "tool")
     if is_forced and "claude-sonnet-5" in call.model:
