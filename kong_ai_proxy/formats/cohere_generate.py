@@ -191,7 +191,7 @@ class _Reader:
         if self._over:
             return []
         try:
-            return self._read(self._lines.feed(chunk))
+            return self._read(self._lines.feed(chunk), "a line of the stream is not JSON")
         except JsonLinesError as error:
             return [self._fail(ProviderError(str(error)))]
 
@@ -199,7 +199,7 @@ class _Reader:
         if self._over:
             return []
         try:
-            found = self._read(self._lines.end())
+            found = self._read(self._lines.end(), "the stream ended within a line")
         except JsonLinesError as error:
             return [self._fail(ProviderError(str(error)))]
         if not self._over:
@@ -210,16 +210,16 @@ class _Reader:
         self._over = True
         return Failed(error)
 
-    def _read(self, lines: list[bytes]) -> list[Delta]:
-        return [delta for line in lines for delta in self._line(line)]
+    def _read(self, lines: list[bytes], broken: str) -> list[Delta]:
+        return [delta for line in lines for delta in self._line(line, broken)]
 
-    def _line(self, line: bytes) -> list[Delta]:
+    def _line(self, line: bytes, broken: str) -> list[Delta]:
         if self._over:
             return []
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError:
-            return [self._fail(ProviderError("a line of the stream is not JSON"))]
+            return [self._fail(ProviderError(broken))]
         return self._event(value) if isinstance(value, dict) else []
 
     def _event(self, event: Mapping[str, object]) -> list[Delta]:

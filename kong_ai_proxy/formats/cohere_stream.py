@@ -118,7 +118,7 @@ class Reader:
             return []
         try:
             for event in self._sse.end():
-                self._read(event)
+                self._read(event, "the stream ended within an event")
         except SseError as error:
             self._fail(ProviderError(str(error)))
         if not self._over:
@@ -129,7 +129,7 @@ class Reader:
         out, self._out = self._out, []
         return out
 
-    def _read(self, event: Event) -> None:
+    def _read(self, event: Event, broken: str = "an event of the stream is not JSON") -> None:
         if self._over:
             return
         data = event.data
@@ -142,7 +142,7 @@ class Reader:
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError:
-            self._fail(ProviderError("an event of the stream is not JSON"))
+            self._fail(ProviderError(broken))
             return
         if not isinstance(value, dict):
             return

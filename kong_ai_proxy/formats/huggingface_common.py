@@ -17,7 +17,7 @@ _STATUSES = {
     "incomplete_generation": 500,
 }
 """The status of each `error_type`, as each operation of the API reference pairs them."""
-_TYPES = {status: kind for kind, status in _STATUSES.items()}
+_TYPES = {400: "validation", 413: "validation"} | {s: kind for kind, s in _STATUSES.items()}
 
 
 def parse_error(status: int, body: bytes) -> ProviderError:

@@ -252,7 +252,7 @@ class _Reader:
             return []
         try:
             for event in self._sse.end():
-                self._read(event)
+                self._read(event, "the stream ended within an event")
         except SseError as error:
             self._fail(ProviderError(str(error)))
         if not self._over:
@@ -267,7 +267,7 @@ class _Reader:
         self._over = True
         self._out.append(Failed(error))
 
-    def _read(self, event: Event) -> None:
+    def _read(self, event: Event, broken: str = "an event of the stream is not JSON") -> None:
         if self._over:
             return
         data = event.data
@@ -280,7 +280,7 @@ class _Reader:
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError:
-            self._fail(ProviderError("an event of the stream is not JSON"))
+            self._fail(ProviderError(broken))
             return
         if isinstance(value, dict) and "token" in value:
             self._token(value)
