@@ -6,7 +6,6 @@ The only place that imports botocore, which has no types.
 from __future__ import annotations
 
 from functools import cache
-from io import BytesIO
 from typing import Any
 
 import orjson
@@ -38,6 +37,11 @@ def serialized(operation: str, service: str = "bedrock-runtime", **parameters: A
     report = ParamValidator().validate(parameters, shape.input_shape)
     assert not report.has_errors(), report.generate_report()
     return create_serializer("rest-json").serialize_to_request(parameters, shape)
+
+
+def json_body(request: Any) -> Any:
+    """The JSON of a request."""
+    return orjson.loads(request["body"])
 
 
 def received(operation: str, body: object) -> Any:
@@ -79,11 +83,6 @@ def events(operation: str, data: bytes) -> list[dict[str, Any]]:
         response = {"status_code": status, "headers": headers, "body": payload}
         found.append(parser.parse(response, shape))
     return found
-
-
-def stream_body(data: bytes) -> BytesIO:
-    """A stream as a file."""
-    return BytesIO(data)
 
 
 def _no_unknown(value: Any, shape: Any, where: str) -> None:

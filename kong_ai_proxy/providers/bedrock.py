@@ -1,0 +1,150 @@
+"""Amazon Bedrock: https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html.
+
+Three services share the name. Models are called at bedrock-runtime, knowledge bases and rerankers
+at bedrock-agent-runtime, and batch jobs are managed at bedrock itself; all three sign for the
+service `bedrock`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats import bedrock, openai
+from kong_ai_proxy.formats.bedrock_models import is_claude
+from kong_ai_proxy.formats.codec import EmbeddingsProvider
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, bedrock_change
+from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
+
+_RUNTIME = "bedrock-runtime"
+_AGENTS = "bedrock-agent-runtime"
+_CONTROL = "bedrock"
+
+_REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]+)+-[0-9]{1,2}")
+_SUFFIXES = (("cn-", "amazonaws.com.cn"), ("eusc-", "amazonaws.eu"), ("", "amazonaws.com"))
+
+# What a model id or ARN consists of, as all operations have it:
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,2047}")
+_DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+
+_AGENT_OPERATIONS = frozenset({"rerank", "retrieveAndGenerate", "retrieveAndGenerateStream"})
+_MODEL_OPERATIONS = frozenset(
+    {"converse", "converse-stream", "count-tokens", "invoke", "invoke-with-response-stream"}
+)
+_CONVERSE = frozenset({"converse", "converse-stream"})
+_ASYNC = re.compile(r"/async-invoke(?:/[^/?]+)?\Z")
+_GUARDRAIL = re.compile(r"/guardrail/[^/?]+/version/[^/?]+/apply\Z")
+_JOBS = re.compile(r"/model-invocation-jobs|/model-invocation-job(?:/[^/?]+(?:/stop)?)?\Z")
+
+
+def host(service: str, options: ModelOptions) -> str:
+    """Where one of the services lives in the configured region. Raises FormatError for a region
+    that is none: it may come from a template, and must not name another host."""
+    region = options.bedrock.aws_region or ""
+    if not _REGION.fullmatch(region):
+        raise FormatError(
+            f"model.options.bedrock.aws_region: expected an AWS region such as us-east-1, "
+            f"got {region!r}"
+        )
+    suffix = next(suffix for start, suffix in _SUFFIXES if region.startswith(start))
+    return f"https://{service}.{region}.{suffix}:443"
+
+
+def model_path(model: str, operation: str) -> str:
+    """The path of an operation of a model. An ARN is one segment, as AWS's own clients write it.
+    Raises FormatError for what is no id."""
+    if not _MODEL.fullmatch(model) or _DOTS.search(model):
+        raise FormatError(
+            "model: expected the id or ARN of a Bedrock model, inference profile or endpoint, "
+            f"got {model[:100]!r}"
+        )
+    return f"/model/{quote(model, safe='')}/{operation}"
+
+
+def _endpoint(call: Call) -> Endpoint:
+    if call.route_type == openai.EMBEDDINGS:
+        return _embeddings(call)
+    if call.client == "anthropic" and is_claude(call.model):
+        operation = "invoke-with-response-stream" if call.stream else "invoke"
+        return Endpoint(model_path(call.model, operation), bedrock.ANTHROPIC, change=bedrock_change)
+    operation = "converse-stream" if call.stream else "converse"
+    return Endpoint(model_path(call.model, operation), bedrock.CONVERSE, change=_performance)
+
+
+def _performance(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The configured latency, in every request."""
+    latency = call.options.bedrock.performance_config_latency
+    return {"performanceConfig": {"latency": latency}} if latency else {}
+
+
+def _embeddings(call: Call) -> Endpoint:
+    path = model_path(call.model, "invoke")
+    if "cohere.embed" in call.model:
+        return Endpoint(path, bedrock.COHERE_EMBED, change=_input_type)
+    codec: EmbeddingsProvider = bedrock.TITAN_EMBED
+    if "amazon.nova" in call.model:
+        codec = bedrock.NOVA_EMBED
+    return Endpoint(path, codec, change=_normalize)
+
+
+def _input_type(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """Cohere refuses a request that does not say what its embeddings are for."""
+    return (
+        {} if body.get("input_type") else {"input_type": call.options.cohere.embedding_input_type}
+    )
+
+
+def _normalize(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """Titan's second model has the choice, and a default that is not the configuration's."""
+    if "titan-embed-text-v2" not in call.model or body.get("normalize") is not None:
+        return {}
+    return {"normalize": call.options.bedrock.embeddings_normalize}
+
+
+def _native(asked: Native, call: Call) -> Endpoint | None:
+    """Where an operation lives. The configured model replaces the path's; Kong has the operations
+    of knowledge bases below a model, AWS has them without one."""
+    operation, options = asked.operation, call.options
+    if operation in _MODEL_OPERATIONS:
+        path = model_path(call.model or asked.model, operation)
+        if operation in _CONVERSE:
+            return Endpoint(path, bedrock.CONVERSE, change=_performance)
+        return Endpoint(path)
+    if operation in _AGENT_OPERATIONS:
+        return Endpoint(f"/{operation}", base_url=_elsewhere(_AGENTS, options))
+    path = asked.path.rstrip("/")
+    if operation == "async-invoke" and not _ASYNC.search(path):
+        return Endpoint("/async-invoke")  # Kong's /model/{model}/async-invoke
+    found = _ASYNC.search(path) or _GUARDRAIL.search(path)
+    if found:
+        return Endpoint(found[0])
+    jobs = _JOBS.search(re.sub(r"/model-invocations?(?=/|\Z)", "/model-invocation-job", path))
+    return Endpoint(jobs[0], base_url=_elsewhere(_CONTROL, options)) if jobs else None
+
+
+def _elsewhere(service: str, options: ModelOptions) -> str:
+    """Another service's host. Behind an `upstream_url` there is no telling services apart, nor
+    any need of a region."""
+    return "" if options.upstream_url else host(service, options)
+
+
+def _headers(options: ModelOptions) -> Mapping[str, str]:
+    """The configured latency for InvokeModel, which has it in no body."""
+    latency = options.bedrock.performance_config_latency
+    return {"x-amzn-bedrock-performanceconfig-latency": latency} if latency else {}
+
+
+BEDROCK = Provider(
+    name="bedrock",
+    base_url=lambda options: host(_RUNTIME, options),
+    endpoint=_endpoint,
+    endpoints=frozenset({openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}),
+    native=_native,
+    natives=frozenset({"bedrock"}),
+    headers=_headers,
+    refused_by_model=REFUSED_BY_MODEL,
+)
