@@ -50,10 +50,10 @@ class _Embeddings:
 
     def render_request(self, request: EmbeddingsRequest) -> Rendered:
         body: dict[str, object] = {"model": request.model} if request.model else {}
-        texts: Sequence[object] = request.inputs or request.tokens
+        texts: list[object] = [*request.inputs] or [list(each) for each in request.tokens]
         if not texts:
             wrong("input", _INPUT)
-        body["input"] = list(texts) if request.is_array or len(texts) != 1 else texts[0]
+        body["input"] = texts if request.is_array or len(texts) != 1 else texts[0]
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
         dropped = [name for name in request.settings if name != "user"]
