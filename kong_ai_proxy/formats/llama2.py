@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Final
 
+from kong_ai_proxy.formats import huggingface_common
 from kong_ai_proxy.formats import llama2_answers as answers
 from kong_ai_proxy.formats.codec import ChatProvider
 from kong_ai_proxy.formats.conversation import (
@@ -89,7 +90,7 @@ class _Raw:
 
     def parse_error(self, status: int, body: bytes) -> ProviderError:
         """See ChatProvider."""
-        return answers.error(status, body)
+        return huggingface_common.parse_error(status, body)
 
 
 def prompt(conversation: Conversation) -> str:

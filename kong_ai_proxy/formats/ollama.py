@@ -35,8 +35,7 @@ class _Chat:
     stream_types = STREAM_TYPES
 
     def render_request(self, conversation: Conversation) -> Rendered:
-        """See ChatProvider. Images have to be data, for Ollama fetches nothing; results of tools
-        are told apart by the tool's name and their order, for there are no ids."""
+        """See ChatProvider. Images have to be data, for Ollama fetches nothing."""
         return requests.chat(conversation)
 
     def parse_answer(self, value: object) -> list[Delta]:

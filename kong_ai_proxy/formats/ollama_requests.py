@@ -37,9 +37,6 @@ _OPTIONS: Mapping[str, str] = {
         for name in (
             "frequency_penalty",
             "min_p",
-            "mirostat",
-            "mirostat_eta",
-            "mirostat_tau",
             "num_ctx",
             "num_keep",
             "num_predict",
@@ -220,8 +217,8 @@ def _messages(messages: Iterable[Message]) -> Iterator[dict[str, object]]:
 
 
 def _user(blocks: tuple[Block, ...], called: Mapping[str, int]) -> Iterator[dict[str, object]]:
-    """Results are messages of their own. Ollama knows which call they answer by the tool's name and
-    by their order, so they come in the order of the calls."""
+    """Results are messages of their own. Older versions know which call they answer by the tool's
+    name and by their order only, so they come in the order of the calls."""
     results = sorted(
         (block for block in blocks if isinstance(block, ToolResult)),
         key=lambda result: called.get(result.call_id, len(called)),
@@ -236,7 +233,8 @@ def _user(blocks: tuple[Block, ...], called: Mapping[str, int]) -> Iterator[dict
             yield _message("user", said)
             said = []
         result = next(ordered)
-        yield _message("tool", result.content) | ({"tool_name": result.name} if result.name else {})
+        names = {"tool_name": result.name, "tool_call_id": result.call_id}
+        yield _message("tool", result.content) | {name: own for name, own in names.items() if own}
     if said:
         yield _message("user", said)
 
@@ -253,10 +251,7 @@ def _assistant(blocks: tuple[Block, ...], where: str) -> dict[str, object]:
     thinking = "".join(block.text for block in blocks if isinstance(block, Thinking))
     if thinking:
         message["thinking"] = thinking
-    calls = [
-        {"function": {"name": call.name, "arguments": arguments_object(call.arguments, place)}}
-        for call, place in _calls(blocks, where)
-    ]
+    calls = [_call(call, place) for call, place in _calls(blocks, where)]
     if calls:
         message["tool_calls"] = calls
     return message
@@ -266,6 +261,11 @@ def _calls(blocks: Iterable[Block], where: str) -> Iterator[tuple[ToolCall, str]
     calls = (block for block in blocks if isinstance(block, ToolCall))
     for number, call in enumerate(calls):
         yield call, f"{where}.tool_calls[{number}].function.arguments"
+
+
+def _call(call: ToolCall, where: str) -> dict[str, object]:
+    function = {"name": call.name, "arguments": arguments_object(call.arguments, where)}
+    return {"id": call.id, "function": function} if call.id else {"function": function}
 
 
 def _text(blocks: Iterable[Block]) -> str:
@@ -281,5 +281,5 @@ def _tool(tool: Tool) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
-    function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    function["parameters"] = {"type": "object", "properties": {}, **(tool.parameters or {})}
     return {"type": "function", "function": function}

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import ollama, openai, openai_chat, openai_embeddings
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.providers import mistral_messages
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 
 _HOST = "api.mistral.ai"
@@ -31,11 +32,6 @@ _UNKNOWN = frozenset(
     }
 )
 
-# What OpenAI's clients put into messages and Mistral's do not have. Thoughts are Mistral's own
-# kind of content; those of other models are nothing to it.
-_UNKNOWN_IN_MESSAGES = frozenset({"annotations", "reasoning", "reasoning_content", "refusal"})
-_NULL_IN_MESSAGES = frozenset({"audio", "function_call", "name", "tool_calls", "tool_call_id"})
-
 
 def _endpoint(call: Call) -> Endpoint:
     """At api.mistral.ai, however it was configured."""
@@ -50,11 +46,27 @@ def _chat(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     changes = _renamed(body, "seed", "random_seed")
     changes |= _renamed(body, "max_completion_tokens", "max_tokens")
     messages = body.get("messages")
-    if isinstance(messages, list):
-        cleaned = [_message(each) if isinstance(each, dict) else each for each in messages]
-        if any(new is not old for new, old in zip(cleaned, messages, strict=True)):
+    if isinstance(messages, list) and all(isinstance(each, dict) for each in messages):
+        cleaned = mistral_messages.cleaned(messages)
+        if cleaned is not None:
             changes["messages"] = cleaned
+    tools = body.get("tools")
+    if isinstance(tools, list) and any(map(_lacks_parameters, tools)):
+        changes["tools"] = [_with_parameters(tool) for tool in tools]
     return changes
+
+
+def _lacks_parameters(tool: object) -> bool:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return isinstance(function, dict) and not function.get("parameters")
+
+
+def _with_parameters(tool: dict[str, object]) -> dict[str, object]:
+    """A function has to have them at Mistral's."""
+    function = tool.get("function")
+    if not isinstance(function, dict) or not _lacks_parameters(tool):
+        return tool
+    return {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}}}}
 
 
 def _embeddings(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
@@ -67,24 +79,6 @@ def _renamed(body: Mapping[str, object], name: str, theirs: str) -> dict[str, ob
     if body[name] is None or theirs in body:
         return {name: REMOVED}
     return {name: REMOVED, theirs: body[name]}
-
-
-def _message(message: dict[str, object]) -> dict[str, object]:
-    """The message itself where nothing has to change."""
-    role = message.get("role")
-    is_developer = isinstance(role, str) and role.lower() == "developer"
-    gone = {name for name in message if name in _UNKNOWN_IN_MESSAGES}
-    gone |= {name for name in _NULL_IN_MESSAGES if name in message and message[name] is None}
-    if role != "tool" and "name" in message:
-        gone.add("name")
-    if not gone and not is_developer:
-        return message
-    cleaned = {name: value for name, value in message.items() if name not in gone}
-    if is_developer:
-        cleaned["role"] = "system"
-    if message.get("refusal") and not message.get("content"):
-        cleaned["content"] = message["refusal"]
-    return cleaned
 
 
 def _variant(options: ModelOptions) -> Provider:

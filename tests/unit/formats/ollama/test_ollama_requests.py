@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import orjson
 import pytest
-from hypothesis import given
 
 from kong_ai_proxy.formats.conversation import (
     Conversation,
@@ -28,6 +28,7 @@ from kong_ai_proxy.formats.conversation import (
 from kong_ai_proxy.formats.embeddings import EmbeddingsRequest
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.ollama import CHAT, EMBED, GENERATE
+from tests.providers import ollama_api
 from tests.unit.formats.strategies import conversations
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "chat.json").read_text())
@@ -36,6 +37,10 @@ WEATHER = Tool(
     description="Get the weather in a given city",
     parameters=FIXTURE["history_with_tools"]["tools"][0]["function"]["parameters"],
 )
+
+
+OLLAMA = ollama_api._CHAT
+"""Ollama's request as its reference has it; raises for anything else."""
 
 
 def user(*blocks: Any) -> Message:
@@ -62,8 +67,8 @@ def messages(*given: Message) -> list[dict[str, Any]]:
 def test_the_references_history_with_tools() -> None:
     conversation = asking(
         user("what is the weather in Toronto?"),
-        assistant(ToolCall("call_1", "get_weather", '{"city":"Toronto"}')),
-        user(ToolResult("call_1", (Text("11 degrees celsius"),))),
+        assistant(ToolCall("", "get_weather", '{"city":"Toronto"}')),
+        user(ToolResult("", (Text("11 degrees celsius"),))),
         tools=(WEATHER,),
         stream=True,
     )
@@ -126,8 +131,8 @@ def test_text_thoughts_and_parallel_calls_of_the_assistant_survive() -> None:
             "content": "Let me see.",
             "thinking": "hm",
             "tool_calls": [
-                {"function": {"name": "f", "arguments": {}}},
-                {"function": {"name": "g", "arguments": {"x": []}}},
+                {"id": "a", "function": {"name": "f", "arguments": {}}},
+                {"id": "b", "function": {"name": "g", "arguments": {"x": []}}},
             ],
         }
     ]
@@ -141,8 +146,8 @@ def test_results_come_in_the_order_of_their_calls_beside_other_blocks() -> None:
     )
     assert found[1:] == [
         {"role": "user", "content": "before"},
-        {"role": "tool", "content": "of a", "tool_name": "f"},
-        {"role": "tool", "content": "of b", "tool_name": "f"},
+        {"role": "tool", "content": "of a", "tool_name": "f", "tool_call_id": "a"},
+        {"role": "tool", "content": "of b", "tool_name": "f", "tool_call_id": "b"},
         {"role": "user", "content": "after"},
     ]
 
@@ -152,8 +157,11 @@ def test_arguments_that_are_no_object_are_refused_by_their_place() -> None:
         messages(assistant(ToolCall("a", "f", "[1]")))
 
 
-def test_a_tool_without_parameters_has_an_empty_schema() -> None:
-    body = rendered(asking(tools=(Tool(name="f"),)))
+@pytest.mark.parametrize("parameters", [None, {}, {"type": "object"}])
+def test_a_tool_without_parameters_has_an_empty_schema(
+    parameters: dict[str, object] | None,
+) -> None:
+    body = rendered(asking(tools=(Tool(name="f", parameters=parameters),)))
     assert body["tools"][0]["function"] == {
         "name": "f",
         "parameters": {"type": "object", "properties": {}},
@@ -265,7 +273,9 @@ def test_log_probabilities_of_chats_and_of_completions() -> None:
     assert (completion["logprobs"], completion["top_logprobs"]) == (True, 3)
 
 
-@given(conversations(media_urls=False, media_files=False, media_kinds=("image",)))
+@hypothesis.given(
+    conversations(media_urls=False, media_files=False, media_kinds=("image",), outputs=("object",))
+)
 def test_every_text_call_and_result_is_carried_over(conversation: Conversation) -> None:
     body = rendered(conversation)
     written = "\n".join(str(message["content"]) for message in body["messages"])
@@ -277,7 +287,7 @@ def test_every_text_call_and_result_is_carried_over(conversation: Conversation) 
     ]
     results = [message for message in body["messages"] if message["role"] == "tool"]
     assert len(results) == sum(isinstance(block, ToolResult) for block in blocks)
-    assert orjson.dumps(body)
+    OLLAMA.check(orjson.loads(orjson.dumps(body)))
 
 
 # --- /api/generate ---

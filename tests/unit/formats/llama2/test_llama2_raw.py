@@ -249,7 +249,7 @@ def test_an_error_as_a_whole_answer() -> None:
     [
         (b'{"error":"too long","error_type":"validation"}', "too long", "validation"),
         (b'{"error":{"message":"no"}}', "no", ""),
-        (b'{"error":["a"]}', '["a"]', ""),
+        (b'{"error":["a"]}', "a", ""),
         (b"<html>", "the provider answered with status 422", ""),
         (b"", "the provider answered with status 422", ""),
     ],
@@ -297,7 +297,7 @@ def test_a_last_event_counts_without_its_blank_line() -> None:
 
 def test_a_stream_that_ends_too_soon_has_failed_wherever_it_ends() -> None:
     for length in range(len(STREAM.rstrip(b"\n"))):
-        assert "before the answer was complete" in failure(deltas(STREAM[:length])).message
+        assert "the stream ended" in failure(deltas(STREAM[:length])).message
 
 
 def test_an_error_inside_a_stream() -> None:
@@ -306,13 +306,13 @@ def test_an_error_inside_a_stream() -> None:
     assert error == ProviderError("Input is too long", "validation", 422)
 
 
-@pytest.mark.parametrize("bad", [b"data: no json\n\n", b"data: 3\n\n", b'data: {"a":"\xff"}\n\n'])
-def test_events_that_are_no_objects(bad: bytes) -> None:
-    assert "not a JSON object" in failure(deltas(bad, STREAM)).message
+@pytest.mark.parametrize("bad", [b"data: no json\n\n", b'data: {"a":"\xff"}\n\n'])
+def test_events_that_are_no_json(bad: bytes) -> None:
+    assert "not JSON" in failure(deltas(bad, STREAM)).message
 
 
 def test_comments_done_and_unknown_events_are_nothing() -> None:
-    odd = b': hi\n\ndata: [DONE]\n\nevent: x\ndata: {"a":1}\n\ndata: {"token":null}\n\n'
+    odd = b': hi\n\ndata: [DONE]\n\nevent: x\ndata: {"a":1}\n\ndata: 3\n\n'
     assert deltas(odd, STREAM) == deltas(STREAM)
 
 

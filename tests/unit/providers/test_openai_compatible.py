@@ -1,0 +1,171 @@
+"""Providers that are little more than an address: where they are and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats import llama2, ollama, openai
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.providers.base import Call, Provider
+from kong_ai_proxy.providers.cerebras import CEREBRAS
+from kong_ai_proxy.providers.dashscope import DASHSCOPE
+from kong_ai_proxy.providers.databricks import DATABRICKS
+from kong_ai_proxy.providers.deepseek import DEEPSEEK
+from kong_ai_proxy.providers.llama2 import LLAMA2
+from kong_ai_proxy.providers.ollama import OLLAMA
+from kong_ai_proxy.providers.vllm import VLLM
+from kong_ai_proxy.providers.xai import XAI
+
+CHAT = "/v1/chat/completions"
+
+
+def options(**given: Any) -> ModelOptions:
+    return ModelOptions.model_validate(given)
+
+
+def refused(provider: Provider, model: str) -> frozenset[str]:
+    return provider.refused_for(Call(openai.CHAT, model, ModelOptions()))
+
+
+@pytest.mark.parametrize(
+    ("provider", "base_url", "paths"),
+    [
+        (CEREBRAS, "https://api.cerebras.ai", {openai.CHAT: CHAT}),
+        (DEEPSEEK, "https://api.deepseek.com", {openai.CHAT: CHAT}),
+        (VLLM, "", {openai.CHAT: CHAT}),
+        (XAI, "https://api.x.ai", {openai.CHAT: CHAT, openai.RESPONSES: "/v1/responses"}),
+        (
+            DASHSCOPE,
+            "https://dashscope-intl.aliyuncs.com",
+            {
+                openai.CHAT: "/compatible-mode/v1/chat/completions",
+                openai.EMBEDDINGS: "/compatible-mode/v1/embeddings",
+            },
+        ),
+        (DATABRICKS, "", {openai.CHAT: "/serving-endpoints/v1/chat/completions"}),
+        (
+            OLLAMA,
+            "http://127.0.0.1:11434",
+            {openai.CHAT: "/api/chat", openai.EMBEDDINGS: "/api/embed"},
+        ),
+    ],
+)
+def test_where_it_is(provider: Provider, base_url: str, paths: dict[str, str]) -> None:
+    assert provider.base(ModelOptions()) == base_url
+    assert provider.paths == paths
+    assert provider.route_types == paths.keys()
+
+
+def test_ollama_speaks_its_own_format() -> None:
+    assert OLLAMA.codecs == {openai.CHAT: ollama.CHAT, openai.EMBEDDINGS: ollama.EMBED}
+
+
+def test_dashscope_in_china() -> None:
+    china = options(dashscope={"international": False})
+    assert DASHSCOPE.base(china) == "https://dashscope.aliyuncs.com"
+
+
+@pytest.mark.parametrize(
+    ("workspace", "host"),
+    [
+        ("dbc-a1b2c3d4-e5f6", "dbc-a1b2c3d4-e5f6.cloud.databricks.com"),
+        ("example.staging", "example.staging.cloud.databricks.com"),
+        ("dbc-a1.cloud.databricks.com", "dbc-a1.cloud.databricks.com"),
+        ("adb-5555.19.azuredatabricks.net", "adb-5555.19.azuredatabricks.net"),
+        ("1234.5.gcp.databricks.com", "1234.5.gcp.databricks.com"),
+        # It may come from a client, so that no other host can be meant.
+        ("evil.example", "evil.example.cloud.databricks.com"),
+        ("evilazuredatabricks.net", "evilazuredatabricks.net.cloud.databricks.com"),
+    ],
+)
+def test_workspaces_of_databricks(workspace: str, host: str) -> None:
+    found = DATABRICKS.base(options(databricks={"workspace_instance_id": workspace}))
+    assert found == f"https://{host}"
+
+
+@pytest.mark.parametrize(
+    "workspace", ["a/b", "evil.com#.azuredatabricks.net", "a@b", "a:1", "a..b", ".a", "a.", "a\n"]
+)
+def test_what_is_no_workspace_is_refused(workspace: str) -> None:
+    with pytest.raises(FormatError, match="workspace_instance_id"):
+        DATABRICKS.base(options(databricks={"workspace_instance_id": workspace}))
+
+
+def test_databricks_is_not_asked_for_usage() -> None:
+    assert refused(DATABRICKS, "databricks-gpt-oss-20b") == {"stream_options"}
+    assert not DATABRICKS.usage_on_request
+
+
+def test_cerebras_refuses_penalties() -> None:
+    expected = {"frequency_penalty", "logit_bias", "presence_penalty"}
+    assert refused(CEREBRAS, "gpt-oss-120b") == expected
+
+
+def test_deepseeks_reasoner_refuses_log_probabilities() -> None:
+    assert refused(DEEPSEEK, "deepseek-reasoner") == {"logprobs", "top_logprobs"}
+    assert refused(DEEPSEEK, "deepseek-chat") == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "penalties", "effort"),
+    [
+        ("grok-2-vision", False, False),
+        ("grok-3", False, True),
+        ("grok-3-latest", False, True),
+        ("grok-3-mini", True, False),
+        ("grok-4", True, True),
+        ("grok-4-0709", True, True),
+        ("grok-4-fast-reasoning", True, True),
+        ("grok-4-fast-non-reasoning", False, True),
+        ("grok-4.20-0309-reasoning", True, True),
+        ("grok-4.3", True, False),
+        ("grok-code-fast-1", True, False),
+    ],
+)
+def test_models_of_xai(model: str, penalties: bool, effort: bool) -> None:
+    found = refused(XAI, model)
+    assert ({"presence_penalty", "frequency_penalty", "stop"} <= found) is penalties
+    assert ("reasoning_effort" in found) is effort
+
+
+@pytest.mark.parametrize(
+    ("llama2_format", "paths", "codecs"),
+    [
+        (
+            "openai",
+            {
+                openai.CHAT: CHAT,
+                openai.COMPLETIONS: "/v1/completions",
+                openai.EMBEDDINGS: "/v1/embeddings",
+            },
+            {},
+        ),
+        (
+            "ollama",
+            {
+                openai.CHAT: "/api/chat",
+                openai.COMPLETIONS: "/api/generate",
+                openai.EMBEDDINGS: "/api/embed",
+            },
+            {
+                openai.CHAT: ollama.CHAT,
+                openai.COMPLETIONS: ollama.GENERATE,
+                openai.EMBEDDINGS: ollama.EMBED,
+            },
+        ),
+        (
+            "raw",
+            {openai.CHAT: "/", openai.COMPLETIONS: "/"},
+            {openai.CHAT: llama2.RAW, openai.COMPLETIONS: llama2.RAW},
+        ),
+    ],
+)
+def test_formats_of_llama2(
+    llama2_format: str, paths: dict[str, str], codecs: dict[str, object]
+) -> None:
+    row = LLAMA2.find(options(llama2_format=llama2_format, upstream_url="http://llama.local"))
+    assert (row.name, row.paths, row.codecs) == ("llama2", paths, codecs)
+    assert row.base(ModelOptions()) == ""
