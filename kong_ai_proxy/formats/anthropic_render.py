@@ -307,10 +307,10 @@ def _put_settings(body: Dict, conversation: Conversation) -> list[str]:
             dropped += [name] if is_capped else []
         elif name == "stop":
             dropped += _put_stop(body, value)
-        elif name in ("user", "safety_identifier"):
-            body.setdefault("metadata", {"user_id": value})
-        elif name == "service_tier" and value in _TIERS:
-            body[name] = _TIERS[str(value)]
+        elif name in ("user", "safety_identifier") and "metadata" not in body:
+            body["metadata"] = {"user_id": value}
+        elif name == "service_tier" and isinstance(value, str) and value in _TIERS:
+            body[name] = _TIERS[value]
         elif name == "output_config" and isinstance(value, dict):
             body[name] = value | _object(body, name)
         elif name not in _NEUTRAL or value != _NEUTRAL[name]:

@@ -163,13 +163,11 @@ def test_a_version_that_somebody_chose_stays() -> None:
 
 
 def test_bedrock_gets_the_betas_that_it_knows() -> None:
-    header = (
-        "claude-code-20250219, context-management-2025-06-27,effort-2025-11-24,effort-2025-11-24"
-    )
-    known = ["context-management-2025-06-27", "effort-2025-11-24"]
-    assert bedrock_betas(header) == known
-    body = {"anthropic_version": "x", "anthropic_beta": header.split(",")[2:]}
-    assert bedrock_change(body, call())["anthropic_beta"] == known[1:] * 2
+    management, effort = "context-management-2025-06-27", "effort-2025-11-24"
+    header = f"claude-code-20250219, {management},{effort},{effort}"
+    assert bedrock_betas(header) == [management, effort]
+    body = {"anthropic_version": "x", "anthropic_beta": ["claude-code-20250219", effort, effort]}
+    assert bedrock_change(body, call()) == {"anthropic_beta": [effort]}
     alien = {"anthropic_version": "x", "anthropic_beta": ["claude-code-20250219"]}
     assert bedrock_change(alien, call()) == {"anthropic_beta": REMOVED}
 
