@@ -273,9 +273,7 @@ def test_log_probabilities_of_chats_and_of_completions() -> None:
     assert (completion["logprobs"], completion["top_logprobs"]) == (True, 3)
 
 
-@hypothesis.given(
-    conversations(media_urls=False, media_files=False, media_kinds=("image",), outputs=("object",))
-)
+@hypothesis.given(conversations(media_urls=False, media_files=False, media_kinds=("image",)))
 def test_every_text_call_and_result_is_carried_over(conversation: Conversation) -> None:
     body = rendered(conversation)
     written = "\n".join(str(message["content"]) for message in body["messages"])
