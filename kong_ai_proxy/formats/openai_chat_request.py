@@ -129,8 +129,8 @@ class _Messages:
             if method is None:
                 wrong(f"{where}.role", "one of system, developer, user, assistant, tool, function")
             said = method(self, message, where)
-            speaks = "" if said.role == "user" and _is_result(said) else text_of(message, "name")
-            yield replace(said, name=speaks)
+            speaks = text_of(message, "name")
+            yield replace(said, name=speaks) if speaks and not _is_result(said) else said
 
     def system(self, message: Object, where: str) -> Message:
         blocks = list(_content(message, where, "system"))

@@ -28,13 +28,18 @@ CONTEXT = Context(model="asked")
         {"model": "m", "input": ["a"]},
         {"model": "m", "input": ["a", "b"], "dimensions": 256, "user": "ann"},
         {"model": "m", "input": [1, 2]},
-        {"model": "m", "input": [[1, 2], [3]]},
     ],
 )
 def test_a_request_in_the_format_survives(body: dict[str, Any]) -> None:
     found = EMBEDDINGS.render_request(EMBEDDINGS.parse_request(body))
     assert found == Rendered(body)
     sdk.check_embeddings_request(found.body)
+
+
+def test_texts_as_token_numbers_survive() -> None:
+    # OpenAI's type is a union of iterables, which pydantic cannot tell apart.
+    body: dict[str, object] = {"model": "m", "input": [[1, 2], [3]]}
+    assert EMBEDDINGS.render_request(EMBEDDINGS.parse_request(body)) == Rendered(body)
 
 
 def test_whatever_else_is_said_is_kept_or_named() -> None:
