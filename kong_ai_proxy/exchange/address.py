@@ -14,42 +14,45 @@ from kong_ai_proxy.config import Model
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest
 from kong_ai_proxy.exchange.subpath import Subpath
-from kong_ai_proxy.formats.openai import OPERATIONS, PRESERVE
-from kong_ai_proxy.providers.base import Provider
+from kong_ai_proxy.formats.openai import OPERATIONS
+from kong_ai_proxy.providers.base import Endpoint, Provider
+
+_NOWHERE = Address("", "", 0, "")
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def address(
-    provider: Provider, model: Model, route_type: str, request: ClientRequest, sub: Subpath
+    provider: Provider,
+    model: Model,
+    route_type: str,
+    request: ClientRequest,
+    sub: Subpath,
+    place: Endpoint,
 ) -> Address:
     """Where this request goes. `model` has its templates expanded.
 
     `upstream_url` replaces everything, its path and query included; without any path of its own
     it gets the provider's. What the client wants below a collection follows. Raises Refused.
     """
-    options = model.options
-    if route_type == PRESERVE:
-        place = _preserved(provider, options.upstream_url, options.upstream_path, request)
-    else:
-        path = provider.paths[route_type]
-        place = _configured(provider.base_url, path, options.upstream_url, options.upstream_path)
+    url, upstream_path = model.options.upstream_url, model.options.upstream_path
+    base = "" if url else place.base_url or provider.base(model.options)
+    if not base and not url:
+        raise Refused(
+            SERVER_ERROR, "must set 'model.options.upstream_url' for self-hosted providers/models"
+        )
+    if not place.path:  # preserve: the client's own path, unless the operator gives one
+        path = "" if upstream_path else "/" + no_dot_segments(request.path).lstrip("/")
+        return _configured.__wrapped__(base, path, url, upstream_path)
+    found = _configured(base, place.path, url, upstream_path)
     if not sub.collection:
-        return place
-    return place._replace(path=_below(place.path, route_type, sub))
-
-
-def _preserved(
-    provider: Provider, url: str | None, upstream_path: str | None, request: ClientRequest
-) -> Address:
-    """The client's own path, unless the operator gives one."""
-    path = "" if upstream_path else "/" + no_dot_segments(request.path).lstrip("/")
-    return _configured.__wrapped__(provider.base_url, path, url, upstream_path)
+        return found
+    return found._replace(path=_below(found.path, route_type, sub))
 
 
 @lru_cache(maxsize=1024)
 def _configured(base: str, path: str, url: str | None, upstream_path: str | None) -> Address:
-    place = split_url(base)._replace(path=path)
+    place = split_url(base)._replace(path=path) if base else _NOWHERE._replace(path=path)
     if upstream_path:
         own, _, query = upstream_path.partition("?")
         place = place._replace(path="/" + no_dot_segments(own).lstrip("/"), query=query)

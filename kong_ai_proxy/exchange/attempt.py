@@ -7,18 +7,35 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from kong_ai_proxy.auth import sign
+import orjson
+
+from kong_ai_proxy.auth import sign, sigv4
+from kong_ai_proxy.auth.identity import AwsIdentity, Identity
+from kong_ai_proxy.auth.sigv4 import AwsCredentials
 from kong_ai_proxy.config import Model, Target
 from kong_ai_proxy.exchange import answer, privacy
-from kong_ai_proxy.exchange.address import address
-from kong_ai_proxy.exchange.conversion import Changes, Conversion, OpenAIToOpenAI, Untouched
+from kong_ai_proxy.exchange.address import DEFAULT_PORTS, address
+from kong_ai_proxy.exchange.asking import Asked
+from kong_ai_proxy.exchange.conversion import (
+    Changes,
+    Conversion,
+    OpenAIToOpenAI,
+    SameFormat,
+    Untouched,
+)
+from kong_ai_proxy.exchange.converting import Converting
+from kong_ai_proxy.exchange.endpoints import endpoint
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, OK, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.form import Form, FormFields
+from kong_ai_proxy.exchange.keys import Keys
+from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.messages import (
+    NO_ENV,
     Action,
     Address,
     BodyFilter,
     ClientRequest,
+    Env,
     Event,
     Fail,
     Head,
@@ -26,15 +43,18 @@ from kong_ai_proxy.exchange.messages import (
     ResponseHead,
     UpstreamRequest,
 )
+from kong_ai_proxy.exchange.observed import observed
 from kong_ai_proxy.exchange.outcome import RequestMode
-from kong_ai_proxy.exchange.reading import Reading, one_shot, realtime, stream
+from kong_ai_proxy.exchange.reading import Known, Reading, one_shot, realtime, stream
 from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
+from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonObject
 from kong_ai_proxy.formats.openai_usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
+from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 MODEL_HEADER = "x-kong-llm-model"
@@ -68,41 +88,83 @@ class Attempt:
         rules: Rules,
         request: ClientRequest,
         content: Content,
+        asked: Asked,
         *,
+        identity: Identity | None = None,
         relayed: bool = False,
     ) -> None:
-        """`model` is the target's with its templates expanded. Raises Refused."""
+        """`model` is the target's with its templates expanded, `identity` as whom a cloud is
+        called. Raises Refused."""
         self.target = target
         self.model = model
+        self.identity = identity
         self.relayed = relayed
-        self.answer: answer.Answer | None = None
+        self.answer: answer.Answer | TranslatedAnswer | None = None
         self._realtime: RealtimeReading | None = None
         self._rules = rules
         self._request = request
         self._content = content
+        self._asked = asked
         self._json = content.value if isinstance(content, JsonObject) else {}
-        self._operation = openai.OPERATIONS[target.route_type]
+        self._operation = openai.OPERATIONS[asked.operation]
+        self._provider = PROVIDERS[model.provider].find(model.options)
+        self._keys = Keys(target.auth, request, self._json, has_identity=identity is not None)
         self._sub = self._subpath()
         self._requested = self._first_requested()
+        self._call = self._make_call()
+        self._endpoint = endpoint(self._provider, self._call, asked)
         self._dropped: tuple[str, ...] = ()
         self._asks_for_usage = False
-        self._conversion = self._choose_conversion()
+        self._way: Way | None = None
 
     def _subpath(self) -> Subpath:
         if not self._operation.collections:
             return Subpath("", "")
         return subpath(self._request, self._operation)
 
-    def _choose_conversion(self) -> Conversion:
+    def _make_call(self) -> Call:
+        return Call(
+            route_type=self._asked.route_type,
+            model=self.model.name or self._requested or "",
+            options=self.model.options,
+            stream=self._streams(),
+            client=self._asked.client,
+        )
+
+    def _streams(self) -> bool:
+        if self._asked.stream is not None:
+            return self._asked.stream
+        return openai.wants_stream(self._json) or self._rules.response_streaming == "always"
+
+    @property
+    def _converts(self) -> bool:
+        """Whether client and provider speak different formats."""
+        client, provider = self._asked.codec, self._endpoint.codec
+        if client is None or provider is None or self._is_carried:
+            return False
+        return client.name != provider.name
+
+    @property
+    def _is_carried(self) -> bool:
+        """Whether the provider's format is the client's in an envelope."""
+        carried = getattr(self._endpoint.codec, "carries", None)
+        return carried is not None and carried is self._asked.codec
+
+    def _conversion(self) -> Conversion:
+        if self._asked.native is not None:
+            betas = ",".join(self._request.headers.get("anthropic-beta", ()))
+            return SameFormat(self._asked, self._call, self._endpoint, betas)
         if self.target.route_type == openai.PRESERVE or not self._operation.model:
             return Untouched()
         return OpenAIToOpenAI(
-            PROVIDERS[self.model.provider],
+            self._provider,
             self.model,
             self.target.route_type,
             self._creates,
             self._rules.response_streaming == "always",
             self.relayed and self.target.logging.log_statistics,
+            self._call,
+            self._endpoint.change,
         )
 
     @property
@@ -115,26 +177,95 @@ class Attempt:
 
     # ---- the request
 
-    def start(self) -> UpstreamRequest:
+    def start(self, env: Env = NO_ENV) -> UpstreamRequest:
         """The request to the provider. Raises Refused."""
         self._check_required_header()
         self._check_model()
         self._check_streaming()
-        changes = self._conversion.access(self._parameters())
-        self._dropped = changes.dropped
-        self._asks_for_usage = "stream_options" in changes.members
-        credentials = self._credentials()
-        headers = {**credentials.headers, **self._subprotocols(), **self._accepted()}
+        credentials = self._keys.credentials(env.credential)
+        body = self._body(env, credentials)
+        headers = {
+            **self._provider_headers(),
+            **credentials.headers,
+            **self._keys.subprotocols(),
+            **self._accepted(),
+        }
         place = self._address(credentials)
+        headers |= self._signature(env, place, body)
         return UpstreamRequest(
             method=self._method(),
             address=place,
             set_headers={name: value for name, value in headers.items() if value},
             drop_headers=self._drop_headers(headers),
-            body=self._changed_body(changes, credentials),
-            secret_headers=self._secret_headers(headers),
-            secret_query=self._secret_query(credentials, place.query),
+            body=body,
+            secret_headers=frozenset() if self.relayed else self._keys.secret_headers(headers),
+            secret_query=self._keys.secret_query(
+                credentials, place.query, self.model.options.upstream_url
+            ),
             response_headers=self._response_headers(),
+        )
+
+    def _body(self, env: Env, credentials: sign.Credentials) -> bytes | BodyFilter | None:
+        """The body for the provider; None where the client's goes on as it is."""
+        if self._converts:
+            return self._converted_body(env, credentials)
+        if self._is_carried:
+            self._way = self._converting(env).carried()
+        changes = self._conversion().access(self._parameters())
+        self._dropped = changes.dropped
+        self._asks_for_usage = "stream_options" in changes.members
+        return self._changed_body(changes, credentials)
+
+    def _converted_body(self, env: Env, credentials: sign.Credentials) -> bytes:
+        if not isinstance(self._content, JsonObject):
+            raise Refused(BAD_REQUEST, "expected a JSON object as the request's body")
+        converted = self._converting(env).access(self._json)
+        self._dropped = tuple(dict.fromkeys(converted.dropped))
+        self._way = converted.way
+        return orjson.dumps({**converted.body, **credentials.body})
+
+    def _converting(self, env: Env) -> Converting:
+        return Converting(
+            asked=self._asked,
+            provider=self._provider,
+            endpoint=self._endpoint,
+            call=self._call,
+            counts_usage=self.target.logging.log_statistics,
+            now=int(env.now),
+            id=env.id,
+        )
+
+    def _provider_headers(self) -> dict[str, str]:
+        """What the provider wants to see, and the client did not say in its own words."""
+        wanted = self._provider.headers(self.model.options)
+        sent = self._request.headers if not self._converts else {}
+        headers = {name: value for name, value in wanted.items() if name not in sent}
+        if self._converts:
+            headers["content-type"] = "application/json"
+            headers["accept"] = "*/*"
+        return headers
+
+    def _signature(
+        self, env: Env, place: Address, body: bytes | BodyFilter | None
+    ) -> dict[str, str]:
+        """Comes last: it covers all that is sent."""
+        if not isinstance(self.identity, AwsIdentity):
+            return {}
+        if not isinstance(env.credential, AwsCredentials):
+            raise Refused(SERVER_ERROR, "LLM request failed before proxying")
+        own = self._content.raw if isinstance(self._content, JsonObject) else b""
+        default = DEFAULT_PORTS[place.scheme] == place.port
+        return sigv4.sign(
+            method=self._method(),
+            host=place.host if default else f"{place.host}:{place.port}",
+            path=place.path,
+            query=place.query,
+            headers={},
+            body=body if isinstance(body, bytes) else own,
+            credentials=env.credential,
+            region=self.identity.region,
+            service="bedrock",
+            now=env.now,
         )
 
     def _method(self) -> str:
@@ -151,10 +282,10 @@ class Attempt:
 
     def _first_requested(self) -> str | None:
         """The model that the client named, as far as it is known before a form has passed."""
-        return openai.requested_model(self._parameters())
+        return self._asked.model or openai.requested_model(self._parameters())
 
     def _check_required_header(self) -> None:
-        required = PROVIDERS[self.model.provider].required_headers.get(self.target.route_type)
+        required = self._provider.required_headers.get(self._asked.route_type)
         if required is None:
             return
         name, value = required
@@ -169,7 +300,7 @@ class Attempt:
         if (
             not self.model.name
             and self._requested is None
-            and self.target.route_type in openai.NEED_MODEL
+            and self._asked.route_type in openai.NEED_MODEL
         ):
             raise Refused(
                 BAD_REQUEST, "model parameter not found in request, nor in gateway configuration"
@@ -186,98 +317,56 @@ class Attempt:
         if self._rules.response_streaming != "deny":
             return
         in_query = privacy.values(self._request.query, "stream")
-        if openai.wants_stream(self._json) or not all(map(_is_no, in_query)):
+        if self._asked.stream or openai.wants_stream(self._json) or not all(map(_is_no, in_query)):
             self._refuse_stream_if_denied()
 
     def _refuse_stream_if_denied(self) -> None:
         if self._rules.response_streaming == "deny":
             raise Refused(BAD_REQUEST, "response streaming is not enabled for this LLM")
 
-    def _credentials(self) -> sign.Credentials:
-        auth, headers, query = self.target.auth, self._request.headers, self._request.query
-        try:
-            if not auth.allow_override:
-                return sign.static(auth, (), (), ())
-            return sign.static(
-                auth,
-                [name for name, values in headers.items() if any(values)],
-                [name for name, value in privacy.query_values(query).items() if value],
-                [name for name, value in self._json.items() if value],
-            )
-        except sign.AuthError as error:
-            raise Refused(SERVER_ERROR, str(error)) from None
-
     def _address(self, credentials: sign.Credentials) -> Address:
-        provider = PROVIDERS[self.model.provider]
-        found = address(provider, self.model, self.target.route_type, self._request, self._sub)
+        found = address(
+            self._provider,
+            self.model,
+            self._asked.route_type,
+            self._request,
+            self._sub,
+            self._endpoint,
+        )
         added = dict(credentials.query)
         if self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
             # Also where the client named it: whatever else a server may read as a model goes.
             added.update({"model": self.model.name} if self.model.name else {})
         own = privacy.joined(found.query, added) if added else found.query
-        client = self._request.query
-        if client:
-            client = privacy.without(client, self._dropped_query(own))
-        query = f"{own}&{client}" if own and client else own or client
+        query = self._query(own)
         return found if query == found.query else found._replace(query=query)
 
-    def _dropped_query(self, own: str) -> set[str]:
-        """The operator's parameters replace the client's; the client's credentials stay here."""
-        dropped = set(privacy.query_values(own))
-        if sign.is_configured(self.target.auth):
-            dropped |= privacy.CREDENTIAL_QUERY - self._overridden()
-        return dropped
+    def _query(self, own: str) -> str:
+        """The operator's parameters, the endpoint's and the client's."""
+        client, default = self._request.query, self._endpoint.query
+        if client:
+            client = privacy.without(client, self._keys.dropped_query(own))
+        if default and self._converts:  # the client's are words of another format
+            client = privacy.without(client, privacy.query_values(default)) if client else ""
+        elif default and client:
+            default = privacy.without(default, privacy.query_values(client))
+        default = privacy.without(default, privacy.query_values(own)) if own else default
+        return "&".join(part for part in (own, default, client) if part)
 
     def _drop_headers(self, replaced: Mapping[str, str]) -> frozenset[str]:
-        dropped = privacy.dropped_headers(
-            self._request.headers,
-            credentials=sign.is_configured(self.target.auth),
-            kept=self._overridden(),
-            replaced=replaced,
-        )
-        emptied = {name for name, value in replaced.items() if not value}
-        return dropped - replaced.keys() | emptied
-
-    def _subprotocols(self) -> dict[str, str]:
-        """Browsers offer the key as a WebSocket subprotocol, having no other way."""
-        offered = self._request.headers.get("sec-websocket-protocol")
-        auth = self.target.auth
-        if not offered or not sign.is_configured(auth) or auth.allow_override:
-            return {}
-        kept = privacy.subprotocols(offered)
-        return {} if kept == ", ".join(offered) else {"sec-websocket-protocol": kept}
+        dropped = self._keys.dropped_headers(replaced)
+        if not self._converts and not isinstance(self.identity, AwsIdentity):
+            return dropped
+        foreign = privacy.native_headers(self._request.headers)
+        return dropped | (foreign - replaced.keys())
 
     def _accepted(self) -> dict[str, str]:
         """Only what the relay can undo is asked for, and nothing that delays a stream."""
         if not self.relayed:
             return {}
         takes_gzip = _takes_gzip(self._request.header("accept-encoding"))
-        streams = openai.wants_stream(self._json) or self._rules.response_streaming == "always"
+        streams = self._call.stream
         return {"accept-encoding": "gzip, identity" if takes_gzip and not streams else "identity"}
-
-    def _secret_headers(self, headers: Mapping[str, str]) -> frozenset[str]:
-        """Those that are set, and the client's own credentials where they pass. The relay logs no
-        header."""
-        if self.relayed:
-            return frozenset()
-        client = privacy.CREDENTIAL_HEADERS | self._overridden()
-        return frozenset(headers.keys() | (client & self._request.headers.keys()))
-
-    def _secret_query(self, credentials: sign.Credentials, query: str) -> frozenset[str]:
-        """What is set, what the operator wrote into the URL, and the client's own that pass."""
-        if not query:
-            return frozenset()
-        url = self.model.options.upstream_url or ""
-        own = credentials.query.keys() | privacy.query_values(url.partition("?")[2]).keys()
-        client = privacy.CREDENTIAL_QUERY | {self.target.auth.param_name or ""}
-        return frozenset(own | (privacy.query_values(query).keys() & client))
-
-    def _overridden(self) -> set[str]:
-        """Names under which the client may bring its own credential."""
-        auth = self.target.auth
-        if not auth.allow_override:
-            return set()
-        return {name.lower() for name in (auth.header_name, auth.param_name) if name}
 
     # ---- its body
 
@@ -340,7 +429,10 @@ class Attempt:
             added = self._response_headers()
             if head.status != OK:  # as with Kong's own plugin
                 added.pop(MODEL_HEADER, None)
-            self.answer = answer.Answer(head, self._request, self._reading(head), added)
+            if self._way is not None:
+                self.answer = TranslatedAnswer(head, self._way, added, self._learned())
+            else:
+                self.answer = answer.Answer(head, self._request, self._reading(head), added)
         except Refused as refused:
             yield Fail("invalid_header", refused.message, refused)
             return
@@ -355,6 +447,8 @@ class Attempt:
         logging = self.target.logging
         if not self.is_logged:
             return None
+        if self._asked.native is not None and self._endpoint.codec is not None:
+            return observed(self._endpoint.codec, head, self._learned(), stream=self._call.stream)
         if answer.is_event_stream(head):
             return stream(
                 self.target.route_type,
@@ -368,6 +462,13 @@ class Attempt:
             keep=logging.log_payloads,
             method=self._request.method,
             content_type=head.header("content-type"),
+        )
+
+    def _learned(self) -> Learned:
+        estimates = self._asked.route_type in openai.TEXT_ROUTE_TYPES
+        return Learned(
+            keep=self.target.logging.log_payloads,
+            prompt_estimate=partial(prompt_estimate, self._json) if estimates else None,
         )
 
     @property
@@ -384,7 +485,7 @@ class Attempt:
         return self._realtime
 
     @property
-    def reading(self) -> Reading | RealtimeReading | None:
+    def reading(self) -> Known | RealtimeReading | None:
         """What is known of the answer, as far as it has passed by."""
         return self._realtime or (self.answer.reading if self.answer else None)
 
@@ -411,10 +512,7 @@ class Attempt:
     def secrets(self) -> tuple[str, ...]:
         """Texts of the operator's that must be in no log, wherever they turn up: providers quote
         the key that they refuse."""
-        auth = self.target.auth
-        values = [(value or "").strip() for value in (auth.header_value, auth.param_value)]
-        keys = [value.rpartition(" ")[2] for value in values]  # what follows "Bearer"
-        return tuple(key for key in keys if key)
+        return self._keys.secrets
 
     def request_payload(self) -> str | None:
         """The client's JSON for the log, where it was read."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kong_ai_proxy.config import Model
+from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.messages import NOTHING
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_object import REMOVED
-from kong_ai_proxy.providers.base import Provider
+from kong_ai_proxy.providers.base import Call, Change, Endpoint, Provider
 
 
 class Changes(NamedTuple):
@@ -19,6 +20,16 @@ class Changes(NamedTuple):
 
     members: Mapping[str, object] = NOTHING
     dropped: tuple[str, ...] = ()
+
+
+OURS = frozenset({"model", "stream", "stream_options"})
+"""Members that `extra_body` may not bring: rules of the configuration depend on them."""
+
+
+def edited(body: Mapping[str, object], members: Mapping[str, object]) -> dict[str, object]:
+    """`body` with these members set, or taken out where they are REMOVED."""
+    both = {**body, **members}
+    return {name: value for name, value in both.items() if value is not REMOVED}
 
 
 class Conversion(Protocol):
@@ -38,6 +49,39 @@ class Untouched:
 
 
 @dataclass(frozen=True, slots=True)
+class SameFormat:
+    """The client and the provider both speak the same format, which is not OpenAI's."""
+
+    asked: Asked
+    call: Call
+    endpoint: Endpoint
+    betas: str = ""
+    """The client's header `anthropic-beta`, which has its place in the body elsewhere."""
+
+    def access(self, body: Mapping[str, object]) -> Changes:
+        """The real model, where the body names one, and the provider's last touches."""
+        members: dict[str, object] = {}
+        needs = "model" in body or (self.asked.codec is not None and not self.asked.model)
+        if self._has_model_in_body and needs and body.get("model") != self.call.model:
+            members["model"] = self.call.model
+        if self.asked.stream is None and self.call.stream and body.get("stream") is not True:
+            members["stream"] = True
+        if self.endpoint.change is not None:
+            whole = edited(body, members)
+            if self.betas:
+                own = whole.get("anthropic_beta")
+                named = [name.strip() for name in self.betas.split(",")]
+                whole["anthropic_beta"] = [*(own if isinstance(own, list) else []), *named]
+            members.update(self.endpoint.change(whole, self.call))
+        return Changes(members)
+
+    @property
+    def _has_model_in_body(self) -> bool:
+        chat = self.asked.client == "huggingface" and self.asked.route_type == openai.CHAT
+        return bool(self.call.model) and (self.asked.client in ("anthropic", "cohere") or chat)
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAIToOpenAI:
     """The client and the provider both speak OpenAI's format."""
 
@@ -49,6 +93,9 @@ class OpenAIToOpenAI:
     always_stream: bool
     counts_usage: bool
     """Whether somebody here wants to know what a stream has used."""
+    call: Call
+    change: Change | None = None
+    """The provider's last touches."""
 
     def access(self, body: Mapping[str, object]) -> Changes:
         """Model, defaults from the configuration, and what the provider would refuse."""
@@ -60,7 +107,22 @@ class OpenAIToOpenAI:
             self._default(members, body, "dimensions", self.model.options.embeddings_dimensions)
         elif self.route_type in openai.TEXT_ROUTE_TYPES and self.creates:
             self._text_generation(members, body)
-        return Changes(members, self._drop_refused(members, body))
+        self._extra(members, body)
+        dropped = self._drop_refused(members, body)
+        if self.change is not None:
+            members.update(self.change(edited(body, members), self.call))
+        return Changes(members, dropped)
+
+    def _extra(self, members: dict[str, object], body: Mapping[str, object]) -> None:
+        """`extra_body` holds members that a client's library does not know. None of them may get
+        past a rule."""
+        extra = body.get("extra_body")
+        if not isinstance(extra, dict) or not self.creates:
+            return
+        members["extra_body"] = REMOVED
+        for name, value in extra.items():
+            if name not in OURS and name not in members:
+                members[name] = value
 
     def _text_generation(self, members: dict[str, object], body: Mapping[str, object]) -> None:
         options = self.model.options
@@ -116,12 +178,10 @@ class OpenAIToOpenAI:
     def _drop_refused(
         self, members: dict[str, object], body: Mapping[str, object]
     ) -> tuple[str, ...]:
-        """Another server behind `upstream_url` may well take what the provider refuses."""
-        if self.model.options.upstream_url:
-            return ()
-        for name in self.provider.refused:
+        refused = self.provider.refused_for(self.call)
+        for name in refused:
             members.pop(name, None)
-        dropped = tuple(sorted(self.provider.refused & body.keys()))
+        dropped = tuple(sorted(refused & body.keys()))
         members.update(dict.fromkeys(dropped, REMOVED))
         return dropped
 

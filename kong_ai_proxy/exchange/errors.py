@@ -7,7 +7,10 @@ from collections.abc import Mapping
 import orjson
 
 OK = 200
+FIRST_ERROR = 300
+"""Whatever is no success is an error: nothing here caches or follows."""
 BAD_REQUEST = 400
+NOT_FOUND = 404
 METHOD_NOT_ALLOWED = 405
 CONTENT_TOO_LARGE = 413
 UNSUPPORTED_MEDIA_TYPE = 415

@@ -12,11 +12,26 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
+from kong_ai_proxy.auth.identity import Credential
 from kong_ai_proxy.exchange.errors import Refused
 
 Headers = Mapping[str, tuple[str, ...]]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Env(NamedTuple):
+    """What a request needs of the world, told by whoever drives the exchange."""
+
+    now: float = 0.0
+    """Seconds since 1970."""
+    id: str = ""
+    """Random, 24 letters and digits."""
+    credential: Credential | None = None
+    """Of the attempt's `identity`."""
+
+
+NO_ENV = Env()
 
 
 class ClientRequest(NamedTuple):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates
-from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
+from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
 from kong_ai_proxy.config.pending import pending
-from kong_ai_proxy.exchange import head, privacy
+from kong_ai_proxy.exchange import asking, client_errors, cloud, head, privacy
+from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
 from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
@@ -20,11 +22,12 @@ from kong_ai_proxy.exchange.errors import (
     Refused,
 )
 from kong_ai_proxy.exchange.form import Form
-from kong_ai_proxy.exchange.messages import ClientRequest
+from kong_ai_proxy.exchange.messages import NOTHING, ClientRequest
 from kong_ai_proxy.exchange.templates import ModelTemplate
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonError, JsonObject
+from kong_ai_proxy.providers.registry import PROVIDERS
 
 _CRUD_METHODS = ("DELETE", "GET", "HEAD", "POST")
 
@@ -43,38 +46,60 @@ class Body(enum.Enum):
 class Plan:
     """What one plugin configuration does with a request."""
 
-    def __init__(self, config: Config, plugin_id: str | None = None) -> None:
-        """`plugin_id` is Kong's, for logs."""
+    def __init__(
+        self,
+        config: Config,
+        plugin_id: str | None = None,
+        environ: Mapping[str, str] = NOTHING,
+    ) -> None:
+        """`plugin_id` is Kong's, for logs; `environ` may hold a cloud's region and credentials."""
         self.config = config
         self.plugin_id = plugin_id
+        self._environ = environ
+        self._is_native = config.llm_format != "openai"
         self._pending = pending(config)
         self._rules = Rules(config.response_streaming, config.model_name_header)
         self._templates = {id(target): ModelTemplate(target.model) for target in config.targets}
         route_types: set[str] = {target.route_type for target in config.targets}
         operations = [openai.OPERATIONS[route_type] for route_type in route_types]
-        self._takes_json = any(operation.json for operation in operations)
-        self._takes_form = any(operation.form for operation in operations)
-        self._takes_any = all(operation.any_body for operation in operations)
-        self._is_crud = all(operation.collections for operation in operations)
-        self._is_websocket = all(operation.websocket for operation in operations)
-        self._is_json_only = all(operation.always_read for operation in operations)
+        native = self._is_native  # its paths say what is asked for, with any method
+        self._takes_json = native or any(operation.json for operation in operations)
+        self._takes_form = not native and any(operation.form for operation in operations)
+        self._takes_any = not native and all(operation.any_body for operation in operations)
+        self._is_crud = native or all(operation.collections for operation in operations)
+        self._is_websocket = not native and all(operation.websocket for operation in operations)
         self._has_rules = _has_rules(config)
         self._form_rules = _form_rules(config)
-        self.needs_response = any(map(_logs, config.targets))
-        """Whether every answer has to be read, so that the relay carries every request."""
+        self.needs_response = any(map(self._needs_response, config.targets))
+        """Whether every answer has to be read or converted, or a request signed, so that the relay
+        carries every request."""
         self.prefers_relay = self.needs_response or any(map(_has_secret_query, config.targets))
         """Whether the relay carries every request where there is one. nginx writes the whole URL
         of a request that fails into its error log, a key in the query with it."""
         self.reads_body = self._reads_body(route_types)
         """Whether a body, if there is one, is read whole. False also where that depends on it."""
-        self.uses_path = self._takes_any or any(op.collections for op in operations)
+        self.uses_path = native or self._takes_any or any(op.collections for op in operations)
         """Whether the client's path is needed: other route types have the provider's."""
         self.uses_route = any(op.collections for op in operations)
         """Whether the route's own path may be needed."""
-        self.uses_captures = any("uri_captures" in t.sources for t in self._templates.values())
+        templates = self._templates.values()
+        self.uses_captures = native or any("uri_captures" in t.sources for t in templates)
         """Whether the named captures of the route's path are needed."""
 
+    def _needs_response(self, target: Target) -> bool:
+        has_identity = cloud.uses_identity(target.model, target.auth)
+        return _logs(target) or self._converts(target) or has_identity
+
+    def _converts(self, target: Target) -> bool:
+        """Whether an answer may change its format. Where that depends on the model, it may."""
+        provider = PROVIDERS[target.model.provider].find(target.model.options)
+        if self._is_native:
+            return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
+        return target.route_type in provider.codecs or target.route_type in provider.endpoints
+
     def _reads_body(self, route_types: set[str]) -> bool:
+        if self._is_native:
+            return True
         if self._takes_form or self._is_websocket:
             return False
         if self._takes_any:
@@ -96,10 +121,21 @@ class Plan:
         own = self.config.balancer
         return own.connect_timeout / 1000, own.write_timeout / 1000, own.read_timeout / 1000
 
+    def answer(self, refused: Refused) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of an answer of our own, in the client's format."""
+        return client_errors.refusal(self.config.llm_format, refused)
+
     def check_available(self) -> None:
         """Raise Refused (500) for a configuration that this version cannot serve."""
         if self._pending:
             raise Refused(SERVER_ERROR, "; ".join(self._pending))
+        for target in self.config.targets:
+            if not self._templates[id(target)].sources:
+                cloud.check_extra(target.model, target.auth, self._environ)
+
+    def _resolved(self, target: Target, request: ClientRequest) -> Model:
+        """The target's model for this request, with the region of the environment."""
+        return cloud.with_region(self._templates[id(target)].resolve(request), self._environ)
 
     def check_head(self, request: ClientRequest) -> None:
         """Raise Refused for a request whose head is reason enough."""
@@ -167,11 +203,21 @@ class Plan:
         """The attempt for this request; `body` is None unless it had to be read. Raises Refused."""
         try:
             content = self._content(request, body)
-            target = self._target(request, content)
-            if isinstance(content, JsonObject):
+            native = self._native(request, content)
+            target = self._target(self._requested(request, content, native))
+            if isinstance(content, JsonObject) and native is None:
                 openai.check_shape(content.value, target.route_type)
-            model = self._templates[id(target)].resolve(request)
-            return Attempt(target, model, self._rules, request, content, relayed=relayed)
+            model = self._resolved(target, request)
+            return Attempt(
+                target,
+                model,
+                self._rules,
+                request,
+                content,
+                native or asking.in_openai_format(target.route_type),
+                identity=cloud.identity_of(model, target.auth, self._environ),
+                relayed=relayed,
+            )
         except JsonError as error:
             raise Refused(
                 BAD_REQUEST, f"request body doesn't contain valid prompts: {error}"
@@ -202,8 +248,14 @@ class Plan:
         message = f"{method} without a body: expected POST with a {kind} body"
         return Refused(METHOD_NOT_ALLOWED, message, {"allow": "POST"})
 
-    def _target(self, request: ClientRequest, content: Content) -> Target:
-        found = candidates(self.config.targets, self._requested(request, content))
+    def _native(self, request: ClientRequest, content: Content) -> Asked | None:
+        if not self._is_native:
+            return None
+        body = content.value if isinstance(content, JsonObject) else {}
+        return asking.in_native_format(self.config.llm_format, request, body)
+
+    def _target(self, requested: str | None) -> Target:
+        found = candidates(self.config.targets, requested)
         if len(found) > 1:
             raise Refused(
                 SERVER_ERROR,
@@ -213,7 +265,11 @@ class Plan:
             )
         return found[0]
 
-    def _requested(self, request: ClientRequest, content: Content) -> str | None:
+    def _requested(
+        self, request: ClientRequest, content: Content, native: Asked | None
+    ) -> str | None:
+        if native is not None and native.model:
+            return native.model
         if isinstance(content, JsonObject):
             return openai.requested_model(content.value)
         if isinstance(content, Form):

@@ -121,6 +121,15 @@ _HOP_BY_HOP = frozenset(
 _ANSWER_PREFIXES = ("x-kong-", "x-accel-")
 
 
+_NATIVE_PREFIXES = ("amz-sdk-", "anthropic-", "openai-", "x-amz-", "x-goog-", "x-stainless-")
+
+
+def native_headers(sent: Iterable[str]) -> frozenset[str]:
+    """Which of the `sent` lower-case header names are words of one provider's own format, and mean
+    nothing, or something else, to another one. A client's AWS signature is among them."""
+    return frozenset(name for name in sent if _dashed(name).startswith(_NATIVE_PREFIXES))
+
+
 def stays_behind(name: str) -> bool:
     """Whether this lower-case header of a provider's answer does not go to the client."""
     plain = _dashed(name)

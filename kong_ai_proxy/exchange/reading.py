@@ -23,8 +23,8 @@ _COUNTED = frozenset(openai.OPERATIONS) - {openai.FILES, openai.BATCHES, openai.
 and again until it is done."""
 
 
-class Reading(Protocol):
-    """One answer. Its bytes come in without content coding."""
+class Known(Protocol):
+    """What is known of one answer."""
 
     @property
     def has_content(self) -> bool:
@@ -47,14 +47,18 @@ class Reading(Protocol):
     def problem(self) -> str | None:
         """Why the answer is not read any further. It passes on all the same."""
 
+    def payload(self) -> str | None:
+        """The answer for the log, at most about kept.MAX_PAYLOAD long; None when not kept."""
+
+
+class Reading(Known, Protocol):
+    """One answer. Its bytes come in without content coding."""
+
     def feed(self, chunk: bytes) -> bytes:
         """What goes to the client: the same object where nothing changes."""
 
     def end(self) -> bytes:
         """What is left for the client when the answer has ended, well or not."""
-
-    def payload(self) -> str | None:
-        """The answer for the log, at most about kept.MAX_PAYLOAD long; None when not kept."""
 
 
 def one_shot(

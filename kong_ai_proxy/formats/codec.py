@@ -106,6 +106,26 @@ class ChatCodec(ChatClient, ChatProvider, Protocol):
     """Both halves of one format for conversations."""
 
 
+class Unwrapper(Protocol):
+    """Takes a stream of one format out of the frames of another. Never raises."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What `chunk` completes."""
+
+    def end(self) -> bytes:
+        """What the end of the body leaves."""
+
+
+class Carrier(ChatProvider, Protocol):
+    """A provider's format that is another one in an envelope: the same request but for what
+    `Endpoint.change` does to it, the same whole answer, and a stream in other frames."""
+
+    carries: ChatClient
+
+    def unwrapper(self) -> Unwrapper:
+        """For one stream."""
+
+
 class EmbeddingsClient(Protocol):
     """How clients have texts embedded, in one format."""
 

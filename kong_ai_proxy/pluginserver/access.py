@@ -7,11 +7,13 @@ Written in kong-pdk's shape (a class with `__init__(config)` and `access(kong)`)
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from kong_ai_proxy import config
+from kong_ai_proxy.exchange import client_errors
 from kong_ai_proxy.exchange.address import DEFAULT_PORTS
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
@@ -54,9 +56,10 @@ class AccessPlugin:
         self._relay = relay
         self._identity = (0, b"")
         self._refusal: Refused | None = None
+        self._llm_format = str(kong_config.get("llm_format") or "openai")
         try:
             parsed = config.parse(self.plugin, own_config(kong_config))
-            plan = Plan(parsed, kong_config.get("__plugin_id"))
+            plan = Plan(parsed, kong_config.get("__plugin_id"), os.environ)
             plan.check_available()
             if plan.needs_response and relay is None:
                 raise _no_relay()
@@ -110,7 +113,7 @@ class AccessPlugin:
             else:
                 _apply(kong, request, _upstream(kong, self.plan, request))
         except Refused as refused:
-            kong.response.exit(*refused.answer())
+            kong.response.exit(*client_errors.refusal(self._llm_format, refused))
 
     def _goes_by_relay(self, plan: Plan, request: ClientRequest) -> bool:
         if plan.needs_relay(request) and self._relay is None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Iterator
 
 import aiohttp
 from aiohttp import web
 
+from kong_ai_proxy.auth.tokens import TokenError, Tokens
 from kong_ai_proxy.exchange.answer import BODILESS
 from kong_ai_proxy.exchange.attempt import Attempt
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import (
     Abort,
     Action,
@@ -21,6 +23,7 @@ from kong_ai_proxy.exchange.messages import (
     Data,
     Emit,
     End,
+    Env,
     Fail,
     Finish,
     Head,
@@ -31,6 +34,7 @@ from kong_ai_proxy.exchange.outcome import Outcome
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
 from kong_ai_proxy.relay import report, websocket
 from kong_ai_proxy.relay.downstream import Downstream
+from kong_ai_proxy.relay.ids import new_id
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
@@ -54,12 +58,14 @@ class Driver:
         claims: Claims,
         plan: Plan,
         upstream: Upstream,
+        tokens: Tokens,
     ) -> None:
         self._request = request
         self._client = client
         self._claims = claims
         self._plan = plan
         self._upstream = upstream
+        self._tokens = tokens
         self._down = Downstream(request)
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
@@ -100,7 +106,7 @@ class Driver:
         self._plan.check_head(self._client)
         self._body = await self._read_body()
         self._attempt = self._plan.attempt(self._client, self._body, relayed=True)
-        self._outgoing = self._attempt.start()
+        self._outgoing = self._attempt.start(await self._env(self._attempt))
         if self._attempt.is_websocket:
             await self._websocket(self._attempt, self._outgoing)
             return
@@ -115,6 +121,18 @@ class Driver:
             await self._pass_on(self._attempt, call)
         finally:
             call.release()
+
+    async def _env(self, attempt: Attempt) -> Env:
+        """The time, a random id, and the credential of the identity that the target has."""
+        credential = None
+        if attempt.identity is not None:
+            try:
+                credential = self._tokens.ready(attempt.identity)
+                credential = credential or await self._tokens.get(attempt.identity)
+            except TokenError as error:
+                _log.warning("%s", error)
+                raise Refused(SERVER_ERROR, "LLM request failed before proxying") from None
+        return Env(time.time(), new_id(), credential)
 
     # ---- the request
 
@@ -233,7 +251,7 @@ class Driver:
 
     async def _refuse(self, refused: Refused) -> None:
         """An answer of our own."""
-        status, body, headers = refused.answer()
+        status, body, headers = self._plan.answer(refused)
         head = ResponseHead(status, tuple(headers.items()))
         self._down.commit(head, len(body), framed=self._is_framed(status))
         await self._down.emit(body)

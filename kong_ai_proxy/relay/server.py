@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from typing_extensions import override
 
+from kong_ai_proxy.auth.tokens import Tokens
 from kong_ai_proxy.exchange.errors import (
     SERVER_ERROR,
     SERVICE_UNAVAILABLE,
@@ -97,6 +98,7 @@ class Relay:
     async def start(self, sock: socket.socket) -> None:
         """Accept on a listening socket. Raises OSError for a CA file that cannot be loaded."""
         self._upstream = Upstream(self._settings)
+        self._tokens = Tokens(ca_file=self._settings.ca_file, proxy_for=self._settings.proxy_for)
         self._server = _Server(
             self._handle,
             handler_cancellation=True,
@@ -125,6 +127,7 @@ class Relay:
         """End what is left."""
         await self._server.shutdown(timeout=0.1)
         await self._upstream.close()
+        await self._tokens.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._requests += 1
@@ -147,7 +150,7 @@ class Relay:
         if plan is None:
             raise Refused(SERVER_ERROR, "the configuration of this request is not known any more")
         client = client_request(request, claims)
-        return await Driver(request, client, claims, plan, self._upstream).run()
+        return await Driver(request, client, claims, plan, self._upstream, self._tokens).run()
 
     def _claims(self, request: web.BaseRequest) -> Claims:
         try:

@@ -1,0 +1,176 @@
+"""access of a request that changes its format on the way to the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
+
+from kong_ai_proxy.exchange.asking import Asked
+from kong_ai_proxy.exchange.conversion import OURS
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.translation import ChatWay, EmbeddingsWay, Way
+from kong_ai_proxy.formats import openai, openai_chat
+from kong_ai_proxy.formats.codec import (
+    ChatClient,
+    ChatProvider,
+    Context,
+    EmbeddingsClient,
+    EmbeddingsProvider,
+)
+from kong_ai_proxy.formats.conversation import Conversation, Rendered
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.providers.base import Call, Endpoint, Provider
+
+_DEFAULTS = ("temperature", "top_p", "top_k", "max_tokens")
+
+
+class Converted(NamedTuple):
+    """A request in the provider's format, and how its answer comes back."""
+
+    body: dict[str, object]
+    dropped: tuple[str, ...]
+    way: Way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converting:
+    """Client format x upstream format, for one call."""
+
+    asked: Asked
+    provider: Provider
+    endpoint: Endpoint
+    call: Call
+    counts_usage: bool
+    """Whether somebody here wants to know what a stream has used."""
+    now: int
+    id: str
+
+    def access(self, body: Mapping[str, object]) -> Converted:
+        """The request for the provider. Raises Refused (400) for what cannot be carried over."""
+        if self.call.route_type == openai.EMBEDDINGS:
+            return self._embeddings(body)
+        return self._chat(body)
+
+    # ---- conversations
+
+    def carried(self) -> ChatWay:
+        """How an answer comes back whose format is the client's in an envelope."""
+        return self._way(self._context(wants_usage=True), is_carried=True)
+
+    def _way(self, context: Context, *, is_carried: bool = False) -> ChatWay:
+        return ChatWay(
+            llm_format=self.asked.client,
+            client=cast(ChatClient, self.asked.codec),
+            provider=cast(ChatProvider, self.endpoint.codec),
+            context=context,
+            source=self._source,
+            wants_stream=self.call.stream,
+            is_carried=is_carried,
+        )
+
+    def _chat(self, body: Mapping[str, object]) -> Converted:
+        client = cast(ChatClient, self.asked.codec)
+        provider = cast(ChatProvider, self.endpoint.codec)
+        try:
+            said = client.parse_request(body, model=self.asked.model, stream=self.asked.stream)
+        except FormatError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
+        asked, refused = self._allowed(self._with_defaults(said))
+        rendered = self._rendered(lambda: provider.render_request(asked))
+        way = self._way(self._context(said.wants_usage))
+        dropped = (*refused, *rendered.dropped)
+        return Converted(self._finished(rendered.body, said.extra), dropped, way)
+
+    def _with_defaults(self, said: Conversation) -> Conversation:
+        """With the configuration's defaults, the real model and what the relay wants to know."""
+        options = self.call.options
+        own = {name: getattr(options, name) for name in _DEFAULTS}
+        defaults = {name: value for name, value in own.items() if value is not None}
+        usage = (said.wants_usage or self.counts_usage) and self.provider.usage_on_request
+        return replace(
+            said,
+            model=self.call.model,
+            stream=self.call.stream,
+            wants_usage=usage and self.call.stream,
+            extra={},  # merged in last, and not by the codec
+            settings={**defaults, **said.settings},
+        )
+
+    def _allowed(self, asked: Conversation) -> tuple[Conversation, tuple[str, ...]]:
+        """Without the settings that the provider refuses, and their names."""
+        refused = self.provider.refused_for(self.call)
+        gone = tuple(sorted(refused & asked.settings.keys()))
+        return (asked.without(gone) if gone else asked), gone
+
+    # ---- embeddings
+
+    def _embeddings(self, body: Mapping[str, object]) -> Converted:
+        client = cast(EmbeddingsClient, self.asked.codec)
+        provider = cast(EmbeddingsProvider, self.endpoint.codec)
+        try:
+            said = client.parse_request(body, model=self.asked.model)
+        except FormatError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
+        dimensions = said.dimensions or self.call.options.embeddings_dimensions
+        asked = replace(said, model=self.call.model, dimensions=dimensions, extra={})
+        rendered = self._rendered(lambda: provider.render_request(asked))
+        way = EmbeddingsWay(
+            llm_format=self.asked.client,
+            client=client,
+            provider=provider,
+            context=self._context(wants_usage=True),
+            source=self._source,
+            request=said,
+        )
+        return Converted(self._finished(rendered.body, said.extra), rendered.dropped, way)
+
+    # ---- both
+
+    def _rendered(self, render: Callable[[], Rendered]) -> Rendered:
+        try:
+            return render()
+        except FormatError as error:
+            raise Refused(BAD_REQUEST, f"error transforming to {self._source}: {error}") from None
+
+    def _finished(self, body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+        """With the client's `extra_body` and the provider's last touches."""
+        merge(body, {name: value for name, value in extra.items() if name not in OURS})
+        if self.endpoint.codec is openai_chat.CHAT:
+            self._rename_limit(body)
+        if self.endpoint.change is not None:
+            for name, value in self.endpoint.change(body, self.call).items():
+                if value is REMOVED:
+                    body.pop(name, None)
+                else:
+                    body[name] = value
+        return body
+
+    def _rename_limit(self, body: dict[str, object]) -> None:
+        models = self.provider.completion_tokens_models
+        if "max_tokens" in body and models is not None and models.match(self.call.model):
+            body["max_completion_tokens"] = body.pop("max_tokens")
+
+    def _context(self, wants_usage: bool) -> Context:
+        return Context(
+            model=self.call.model,
+            id=self.id,
+            now=self.now,
+            wants_usage=wants_usage,
+            thought_tags=self.provider.thought_tags and self.asked.client == "openai",
+        )
+
+    @property
+    def _source(self) -> str:
+        return f"{self.provider.name}://{self.call.route_type}"
+
+
+def merge(body: dict[str, object], extra: Mapping[str, object]) -> None:
+    """Put `extra` into `body`, objects into objects of the same name."""
+    for name, value in extra.items():
+        own = body.get(name)
+        if isinstance(own, dict) and isinstance(value, dict):
+            merge(own, value)
+        else:
+            body[name] = value

@@ -1,0 +1,40 @@
+"""Which of a provider's endpoints a call goes to."""
+
+from __future__ import annotations
+
+from kong_ai_proxy.exchange.asking import NATIVE_ONLY, OPENAI_CODECS, Asked
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, NOT_FOUND, Refused
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.openai import PRESERVE
+from kong_ai_proxy.providers.base import Call, Endpoint, Provider
+
+
+def endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint:
+    """Where a call goes and what is spoken there. Raises Refused for what the provider has not."""
+    try:
+        found = _endpoint(provider, call, asked)
+    except FormatError as error:
+        raise Refused(BAD_REQUEST, str(error)) from None
+    if found is None:
+        what = asked.native.operation if asked.native else asked.route_type
+        raise Refused(NOT_FOUND, f"provider {provider.name} has no '{what}'")
+    return found
+
+
+def _endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint | None:
+    if asked.native is not None and provider.native is not None:
+        own = provider.native(asked.native, call) if asked.client in provider.natives else None
+        if own is not None:
+            return own
+    if asked.route_type == NATIVE_ONLY:
+        return None
+    if asked.route_type == PRESERVE:
+        return Endpoint("")
+    if provider.endpoint is not None and call.route_type in provider.endpoints:
+        return provider.endpoint(call)
+    path = provider.paths.get(call.route_type)
+    if path is None:
+        return None
+    return Endpoint(
+        path, provider.codecs.get(call.route_type) or OPENAI_CODECS.get(call.route_type)
+    )

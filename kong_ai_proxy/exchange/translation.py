@@ -1,0 +1,551 @@
+"""header_filter and body_filter of an answer that changes its format on the way to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import orjson
+from typing_extensions import override
+
+from kong_ai_proxy.exchange import client_errors, privacy
+from kong_ai_proxy.exchange.answer import no_answer
+from kong_ai_proxy.exchange.errors import BAD_GATEWAY, FIRST_ERROR, OK, SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.learned import Learned
+from kong_ai_proxy.exchange.messages import (
+    Abort,
+    Action,
+    Commit,
+    Data,
+    Emit,
+    End,
+    Finish,
+    Lost,
+    ResponseHead,
+)
+from kong_ai_proxy.formats import coding
+from kong_ai_proxy.formats.codec import (
+    Carrier,
+    ChatClient,
+    ChatProvider,
+    Context,
+    EmbeddingsClient,
+    EmbeddingsProvider,
+    StreamReader,
+)
+from kong_ai_proxy.formats.deltas import (
+    Answer,
+    AnswerFailed,
+    Collector,
+    Delta,
+    Failed,
+    collect,
+    pieces,
+)
+from kong_ai_proxy.formats.embeddings import EmbeddingsRequest
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
+
+MAX_WHOLE = 64 << 20
+"""Bytes of an answer in one piece that is converted: it has to be held as a whole."""
+MAX_ERROR = 1 << 20
+"""Bytes of a provider's error that are looked at."""
+MAX_HELD = 64 << 10
+"""Bytes for the client that wait for the first content, so that an error before it is a status."""
+
+_JSON = "application/json"
+_BROKE_OFF = "the provider's answer broke off"
+
+# What tells of the body as the provider sent it.
+_BODY_HEADERS = frozenset(
+    {
+        "content-digest",
+        "content-encoding",
+        "content-length",
+        "content-md5",
+        "content-type",
+        "digest",
+        "etag",
+        "repr-digest",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatWay:
+    """A conversation's answer: from which format into which one."""
+
+    llm_format: str
+    """The client's format, as a configuration names it."""
+    client: ChatClient
+    provider: ChatProvider
+    context: Context
+    source: str
+    """Provider and route type, such as gemini://llm/v1/chat, for Kong's error texts."""
+    wants_stream: bool = False
+    is_carried: bool = False
+    """The provider's format carries the client's own: whole answers stay as they are, streams are
+    unwrapped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsWay:
+    """The same of embeddings."""
+
+    llm_format: str
+    client: EmbeddingsClient
+    provider: EmbeddingsProvider
+    context: Context
+    source: str
+    request: EmbeddingsRequest
+
+
+Way = ChatWay | EmbeddingsWay
+
+
+class _Unanswerable(Exception):  # noqa: N818 - an outcome for the client
+    """There is no answer to give but `error`, whose status is the client's."""
+
+    def __init__(self, error: ProviderError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class TranslatedAnswer:
+    """One answer. It is committed late: when the first content has come, or all of it."""
+
+    direct: Callable[[bytes], bytes] | None = None
+    """There is no short way past `feed`."""
+
+    def __init__(
+        self, head: ResponseHead, way: Way, added: Mapping[str, str], learned: Learned
+    ) -> None:
+        """Raises Refused for a content coding that nobody here can read."""
+        self.status = head.status
+        self.failure: str | None = None
+        self.reading = learned
+        self._head = head
+        self._added = added
+        self._way = way
+        self._held: list[bytes] = []
+        self._committed = False
+        self._over = False
+        self._decoder = _decoder(head)
+        self._body = _body(head, way, learned)
+        self.is_stream = self._body.is_stream
+
+    def commit(self) -> Iterator[Action]:
+        """Nothing yet: what comes first decides about the head."""
+        return iter(())
+
+    def feed(self, event: Data | End | Lost) -> Iterator[Action]:
+        """What to do about it. Lazily: nothing is decompressed before it is asked for."""
+        if self._over:
+            return
+        try:
+            match event:
+                case Data(chunk):
+                    pieces_of = self._decoder.feed(chunk) if self._decoder else (chunk,)
+                    for piece in pieces_of:
+                        yield from self._pass(self._body.feed(piece))
+                case End():
+                    for piece in self._decoder.end() if self._decoder else ():
+                        yield from self._pass(self._body.feed(piece))
+                    yield from self._end()
+                case Lost():
+                    yield from self._lost(event)
+        except coding.CodingError as error:
+            yield from self._fail(ProviderError(f"{_BROKE_OFF}: content-encoding: {error}"))
+        except _Unanswerable as unanswerable:
+            yield from self._fail(unanswerable.error)
+
+    def _pass(self, written: bytes) -> Iterator[Action]:
+        """Send what was written, or hold it until the head is decided."""
+        if self._over:
+            return
+        failed = self._body.failed
+        if failed and not self._committed and not self.reading.has_content:
+            yield from self._refuse(failed)
+            return
+        if self._committed:
+            if written:
+                yield Emit(written)
+        elif written:
+            self._held.append(written)
+            if self.reading.has_content or sum(map(len, self._held)) > MAX_HELD:
+                yield from self._commit()
+        if failed:
+            yield from self._commit()
+            self._over = True
+            yield Finish()
+
+    def _commit(self) -> Iterator[Action]:
+        if self._committed:
+            return
+        self._committed = True
+        yield Commit(self._new_head(OK, self._body.media_type), None)
+        if self._held:
+            yield Emit(b"".join(self._held))
+        self._held = []
+
+    def _end(self) -> Iterator[Action]:
+        if self._over:
+            return
+        written = self._body.end()
+        if self._body.is_stream:
+            yield from self._pass(written)
+            if not self._over:
+                yield from self._commit()
+        else:
+            yield from self._whole(written, self._body.status)
+        if not self._over:
+            self._over = True
+            yield Finish()
+
+    def _whole(self, body: bytes, status: int) -> Iterator[Action]:
+        self._committed = True
+        self.reading.keep(body)
+        yield Commit(self._new_head(status, _JSON), len(body))
+        if body:
+            yield Emit(body)
+
+    def _lost(self, lost: Lost) -> Iterator[Action]:
+        if not self._committed and not self.reading.has_content:
+            self._over = True
+            yield no_answer(lost)
+            return
+        self.failure = lost.reason
+        yield from self._break_off(ProviderError(_BROKE_OFF))
+        yield Abort()
+
+    def _fail(self, error: ProviderError) -> Iterator[Action]:
+        """What came cannot be read any further."""
+        self.reading.note_error(error.message)
+        if not self._committed:
+            yield from self._refuse(error)
+            return
+        yield from self._break_off(error)
+        yield Finish()
+
+    def _break_off(self, error: ProviderError) -> Iterator[Action]:
+        """An error that the client of a stream sees, and no end that looks like one."""
+        self._over = True
+        yield from self._commit()
+        written = self._body.fail(error)
+        if written:
+            yield Emit(written)
+
+    def _refuse(self, error: ProviderError) -> Iterator[Action]:
+        """An error in place of the answer, as ordinary JSON."""
+        self._over = True
+        status = error.status if error.status >= FIRST_ERROR else BAD_GATEWAY
+        yield from self._whole(self._error_body(error), status)
+        yield Finish()
+
+    def _error_body(self, error: ProviderError) -> bytes:
+        return client_errors.error_body(self._way.llm_format, error, self._way.client)
+
+    def _new_head(self, status: int, media_type: str) -> ResponseHead:
+        headers = [
+            (name, value)
+            for name, value in self._head.headers
+            if not privacy.stays_behind(name)
+            and name not in _BODY_HEADERS
+            and name not in self._added
+        ]
+        headers.append(("content-type", media_type))
+        headers.extend(self._added.items())
+        return ResponseHead(status, tuple(headers))
+
+
+def _decoder(head: ResponseHead) -> coding.Decoder | None:
+    encoding = head.header("content-encoding")
+    try:
+        return coding.decoder(encoding) if encoding else None
+    except coding.UnknownCoding as error:
+        raise Refused(BAD_GATEWAY, f"the provider's answer cannot be read: {error}") from None
+
+
+class _Body(Protocol):
+    """How the bytes of one answer are converted."""
+
+    is_stream: bool
+    """Whether the client gets pieces."""
+    media_type: str
+    status: int
+    failed: ProviderError | None
+    """Set once nothing more is to be expected."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What the client gets of this piece. Raises _Unanswerable."""
+
+    def end(self) -> bytes:
+        """The rest. Raises _Unanswerable."""
+
+    def fail(self, error: ProviderError) -> bytes:
+        """What a client that has a part of the answer is told."""
+
+
+def _body(head: ResponseHead, way: Way, learned: Learned) -> _Body:
+    if head.status >= FIRST_ERROR:
+        return _ErrorBody(way, head.status, learned)
+    if isinstance(way, EmbeddingsWay):
+        return _EmbeddingsBody(way, learned)
+    media_type = (head.header("content-type") or "").partition(";")[0].strip().lower()
+    is_stream = media_type in way.provider.stream_types
+    if media_type == _JSON and not way.wants_stream:
+        is_stream = False
+    if way.is_carried:
+        carried = _CarriedStream if is_stream else _CarriedWhole
+        return carried(way, learned)
+    if is_stream and way.wants_stream:
+        return _StreamBody(way, way.provider.reader(), learned)
+    if is_stream:
+        return _GatheredBody(way, way.provider.reader(), learned)
+    return _PiecesBody(way, learned) if way.wants_stream else _WholeBody(way, learned)
+
+
+class _StreamBody:
+    """A stream that stays one."""
+
+    is_stream = True
+    status = OK
+
+    def __init__(self, way: ChatWay, reader: StreamReader, learned: Learned) -> None:
+        self.media_type = way.client.stream_type
+        self.failed: ProviderError | None = None
+        self._reader = reader
+        self._writer = way.client.writer(way.context)
+        self._learned = learned
+
+    def feed(self, piece: bytes) -> bytes:
+        deltas = self._reader.feed(piece)
+        return self._written(deltas) if deltas else b""
+
+    def end(self) -> bytes:
+        written = self._written(self._reader.end())
+        return written if self.failed else written + self._writer.end()
+
+    def fail(self, error: ProviderError) -> bytes:
+        return b"" if self.failed else self._written([Failed(error)])
+
+    def _written(self, deltas: list[Delta]) -> bytes:
+        self._learned.note(deltas)
+        if deltas and isinstance(deltas[-1], Failed):
+            self.failed = deltas[-1].error
+        return self._writer.feed(deltas)
+
+
+class _Collected:
+    """An answer that goes to the client as a whole."""
+
+    is_stream = False
+    media_type = _JSON
+    status = OK
+
+    def __init__(self) -> None:
+        self.failed: ProviderError | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> bytes:
+        """Hold it."""
+        self._size += len(piece)
+        if self._size > MAX_WHOLE:
+            raise _Unanswerable(
+                ProviderError(f"the provider's answer is longer than {MAX_WHOLE} bytes")
+            )
+        self._chunks.append(piece)
+        return b""
+
+    def fail(self, error: ProviderError) -> bytes:
+        """Nothing: there is a whole error in its place."""
+        return b""
+
+    def _parsed(self, source: str) -> object:
+        try:
+            return orjson.loads(b"".join(self._chunks))
+        except orjson.JSONDecodeError as error:
+            raise _untranslatable(source, f"not valid JSON: {error}") from None
+
+
+class _WholeBody(_Collected):
+    """An answer in one piece that stays one."""
+
+    def __init__(self, way: ChatWay, learned: Learned) -> None:
+        super().__init__()
+        self._way = way
+        self._learned = learned
+
+    def end(self) -> bytes:
+        """The answer in the client's format."""
+        answer = _collected(self._deltas())
+        return orjson.dumps(self._way.client.render_answer(answer, self._way.context))
+
+    def _deltas(self) -> list[Delta]:
+        try:
+            deltas = self._way.provider.parse_answer(self._parsed(self._way.source))
+        except FormatError as error:
+            raise _untranslatable(self._way.source, str(error)) from None
+        self._learned.note(deltas)
+        if deltas and isinstance(deltas[-1], Failed):
+            raise _Unanswerable(deltas[-1].error)
+        return deltas
+
+
+class _PiecesBody(_WholeBody):
+    """An answer in one piece for a client that wants a stream."""
+
+    is_stream = True
+
+    def __init__(self, way: ChatWay, learned: Learned) -> None:
+        super().__init__(way, learned)
+        self.media_type = way.client.stream_type
+
+    @override
+    def end(self) -> bytes:
+        """The whole stream."""
+        deltas = pieces(_collected(self._deltas()))
+        writer = self._way.client.writer(self._way.context)
+        return writer.feed(list(deltas)) + writer.end()
+
+
+class _CarriedWhole(_WholeBody):
+    """An answer in one piece that is the client's format already."""
+
+    @override
+    def end(self) -> bytes:
+        """The answer as it came."""
+        self._deltas()
+        return b"".join(self._chunks)
+
+
+class _CarriedStream:
+    """A stream whose events are the client's, in other frames."""
+
+    is_stream = True
+    status = OK
+
+    def __init__(self, way: ChatWay, learned: Learned) -> None:
+        carrier = cast(Carrier, way.provider)
+        self.media_type = way.client.stream_type
+        self.failed: ProviderError | None = None
+        self._reader = way.provider.reader()
+        self._unwrapper = carrier.unwrapper()
+        self._learned = learned
+        self._client = way.client.writer(way.context)
+
+    def feed(self, piece: bytes) -> bytes:
+        self._learn(self._reader.feed(piece))
+        return self._unwrapper.feed(piece)
+
+    def end(self) -> bytes:
+        self._learn(self._reader.end())
+        return self._unwrapper.end()
+
+    def fail(self, error: ProviderError) -> bytes:
+        return b"" if self.failed else self._client.feed([Failed(error)])
+
+    def _learn(self, deltas: list[Delta]) -> None:
+        self._learned.note(deltas)
+        if deltas and isinstance(deltas[-1], Failed):
+            self.failed = deltas[-1].error
+
+
+class _GatheredBody:
+    """A stream for a client that wants the answer in one piece."""
+
+    is_stream = False
+    media_type = _JSON
+    status = OK
+
+    def __init__(self, way: ChatWay, reader: StreamReader, learned: Learned) -> None:
+        self.failed: ProviderError | None = None
+        self._way = way
+        self._reader = reader
+        self._learned = learned
+        self._collector = Collector()
+        self._size = 0
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take what it tells."""
+        self._size += len(piece)
+        if self._size > MAX_WHOLE:
+            raise _Unanswerable(
+                ProviderError(f"the provider's answer is longer than {MAX_WHOLE} bytes")
+            )
+        self._add(self._reader.feed(piece))
+        return b""
+
+    def end(self) -> bytes:
+        """The answer in the client's format."""
+        self._add(self._reader.end())
+        answer = self._collector.answer()
+        return orjson.dumps(self._way.client.render_answer(answer, self._way.context))
+
+    def fail(self, error: ProviderError) -> bytes:
+        """Nothing: there is a whole error in its place."""
+        return b""
+
+    def _add(self, deltas: list[Delta]) -> None:
+        self._learned.note(deltas)
+        try:
+            for delta in deltas:
+                self._collector.add(delta)
+        except AnswerFailed as failed:
+            raise _Unanswerable(failed.error) from None
+
+
+class _EmbeddingsBody(_Collected):
+    """Embeddings."""
+
+    def __init__(self, way: EmbeddingsWay, learned: Learned) -> None:
+        super().__init__()
+        self._way = way
+        self._learned = learned
+
+    def end(self) -> bytes:
+        """The answer in the client's format."""
+        way = self._way
+        try:
+            answer = way.provider.parse_answer(self._parsed(way.source))
+        except FormatError as error:
+            raise _untranslatable(way.source, str(error)) from None
+        self._learned.note_usage(answer.usage, answer.model)
+        return orjson.dumps(way.client.render_answer(answer, way.request, way.context))
+
+
+class _ErrorBody(_Collected):
+    """An error of the provider."""
+
+    def __init__(self, way: Way, status: int, learned: Learned) -> None:
+        super().__init__()
+        self.status = status
+        self._way = way
+        self._learned = learned
+
+    @override
+    def feed(self, piece: bytes) -> bytes:
+        """Hold it, as much of it as is looked at."""
+        if self._size < MAX_ERROR:
+            super().feed(piece)
+        return b""
+
+    def end(self) -> bytes:
+        """The error in the client's format, with the provider's status."""
+        error = self._way.provider.parse_error(self.status, b"".join(self._chunks))
+        self._learned.note_error(error.message)
+        return client_errors.error_body(self._way.llm_format, error, self._way.client)
+
+
+def _collected(deltas: list[Delta]) -> Answer:
+    try:
+        return collect(deltas)
+    except AnswerFailed as failed:
+        raise _Unanswerable(failed.error) from None
+
+
+def _untranslatable(source: str, reason: str) -> _Unanswerable:
+    """With Kong's text."""
+    message = f"transformation failed from type {source}: {reason}"
+    return _Unanswerable(ProviderError(message, status=SERVER_ERROR))
