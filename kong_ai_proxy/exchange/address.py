@@ -14,6 +14,7 @@ from kong_ai_proxy.config import Model
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest
 from kong_ai_proxy.exchange.subpath import Subpath
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai import OPERATIONS
 from kong_ai_proxy.providers.base import Endpoint, Provider
 
@@ -35,8 +36,9 @@ def address(
     `upstream_url` replaces everything, its path and query included; without any path of its own
     it gets the provider's. What the client wants below a collection follows. Raises Refused.
     """
-    url, upstream_path = model.options.upstream_url, model.options.upstream_path
-    base = "" if url else place.base_url or provider.base(model.options)
+    url = model.options.upstream_url
+    upstream_path = None if provider.has_upstream_path else model.options.upstream_path
+    base = "" if url else place.base_url or _base(provider, model)
     if not base and not url:
         raise Refused(
             SERVER_ERROR, "must set 'model.options.upstream_url' for self-hosted providers/models"
@@ -48,6 +50,13 @@ def address(
     if not sub.collection:
         return found
     return found._replace(path=_below(found.path, route_type, sub))
+
+
+def _base(provider: Provider, model: Model) -> str:
+    try:
+        return provider.base(model.options)
+    except FormatError as error:  # a templated value would change the host
+        raise Refused(BAD_REQUEST, str(error)) from None
 
 
 @lru_cache(maxsize=1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.conversion import OURS
@@ -22,6 +22,14 @@ from kong_ai_proxy.formats.conversation import Conversation, Rendered
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
+
+_PARTS = {
+    "parallel_tool_calls": "parallel_tool_calls",
+    "reasoning_effort": "reasoning",
+    "response_format": "output",
+    "tool_choice": "tool_choice",
+}
+"""Parameters that are no settings of a Conversation but parts of it."""
 
 _DEFAULTS = ("temperature", "top_p", "top_k", "max_tokens")
 
@@ -79,7 +87,8 @@ class Converting:
             raise Refused(BAD_REQUEST, str(error)) from None
         asked, refused = self._allowed(self._with_defaults(said))
         rendered = self._rendered(lambda: provider.render_request(asked))
-        way = self._way(self._context(said.wants_usage))
+        prefix = said.prompt if said.is_completion and said.settings.get("echo") else ""
+        way = self._way(self._context(said.wants_usage)._replace(prefix=prefix))
         dropped = (*refused, *rendered.dropped)
         return Converted(self._finished(rendered.body, said.extra), dropped, way)
 
@@ -101,8 +110,13 @@ class Converting:
     def _allowed(self, asked: Conversation) -> tuple[Conversation, tuple[str, ...]]:
         """Without the settings that the provider refuses, and their names."""
         refused = self.provider.refused_for(self.call)
-        gone = tuple(sorted(refused & asked.settings.keys()))
-        return (asked.without(gone) if gone else asked), gone
+        apart = {name: _PARTS[name] for name in refused & _PARTS.keys()}
+        said = {name: part for name, part in apart.items() if getattr(asked, part) is not None}
+        gone = tuple(sorted((refused & asked.settings.keys()) | said.keys()))
+        if not gone:
+            return asked, gone
+        cleared: dict[str, Any] = dict.fromkeys(said.values())
+        return replace(asked.without(gone), **cleared), gone
 
     # ---- embeddings
 

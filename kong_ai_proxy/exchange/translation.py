@@ -40,6 +40,7 @@ from kong_ai_proxy.formats.deltas import (
     Collector,
     Delta,
     Failed,
+    Used,
     collect,
     pieces,
 )
@@ -317,6 +318,7 @@ class _StreamBody:
         self._reader = reader
         self._writer = way.client.writer(way.context)
         self._learned = learned
+        self._wants_usage = way.context.wants_usage
 
     def feed(self, piece: bytes) -> bytes:
         deltas = self._reader.feed(piece)
@@ -324,7 +326,14 @@ class _StreamBody:
 
     def end(self) -> bytes:
         written = self._written(self._reader.end())
-        return written if self.failed else written + self._writer.end()
+        if self.failed:
+            return written
+        return written + self._writer.feed(self._estimated()) + self._writer.end()
+
+    def _estimated(self) -> list[Delta]:
+        """The usage that the provider did not tell and the client waits for."""
+        usage = self._learned.usage if self._wants_usage else None
+        return [Used(usage)] if usage is not None and usage.estimated else []
 
     def fail(self, error: ProviderError) -> bytes:
         return b"" if self.failed else self._written([Failed(error)])

@@ -66,6 +66,7 @@ def _variant(options: ModelOptions) -> Provider:
 _NEW = Provider(
     name="azure",
     base_url=_base_url,
+    has_upstream_path=True,
     endpoint=_endpoint,
     endpoints=frozenset(_OPERATIONS),
     # The models are OpenAI's, and so is what they take.

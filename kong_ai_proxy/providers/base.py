@@ -95,6 +95,10 @@ class Provider:
     """The same for models whose name the pattern finds (`search`)."""
     completion_tokens_models: re.Pattern[str] | None = None
     """Models that take `max_completion_tokens` and refuse `max_tokens`."""
+    is_any_server: bool = False
+    """Whether `upstream_url` may lead to a server of any kind, which need not refuse the same."""
+    has_upstream_path: bool = False
+    """Whether `endpoint` puts the option `upstream_path` into its path itself."""
     usage_on_request: bool = True
     """Whether a stream tells its usage when `stream_options.include_usage` asks for it."""
     thought_tags: bool = False
@@ -112,9 +116,9 @@ class Provider:
         return self.base_url if isinstance(self.base_url, str) else self.base_url(options)
 
     def refused_for(self, call: Call) -> frozenset[str]:
-        """Names of parameters that this call must not have. Another server behind `upstream_url`
-        may well take what the provider's own refuses, but a model stays what it is."""
-        refused = frozenset() if call.options.upstream_url else self.refused
+        """Names of parameters that this call must not have."""
+        elsewhere = self.is_any_server and call.options.upstream_url
+        refused = frozenset() if elsewhere else self.refused
         for pattern, names in self.refused_by_model:
             if pattern.search(call.model):
                 refused |= names

@@ -27,6 +27,7 @@ OPENAI = Provider(
         openai.VIDEOS: "/v1/videos",
         openai.REALTIME: "/v1/realtime",
     },
+    is_any_server=True,
     # `top_k` is not a parameter of OpenAI's, which answers unknown ones with a 400.
     refused=frozenset({"top_k"}),
     # "max_tokens ... is not compatible with o-series models" (chat reference); gpt-5 is alike.

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
-    FormatError,
     check_shape,
     requested_model,
 )
