@@ -31,6 +31,19 @@ def _service(name: str) -> Any:
     )
 
 
+def endpoint_url(service: str, region: str) -> str:
+    """Where boto3 would call a service."""
+    client = get_session().create_client(
+        service, region, aws_access_key_id="AKIA", aws_secret_access_key="secret"
+    )
+    return str(client.meta.endpoint_url)
+
+
+def signing_name(service: str) -> str:
+    """What boto3 would sign for."""
+    return str(_service(service).signing_name)
+
+
 def serialized(operation: str, service: str = "bedrock-runtime", **parameters: Any) -> Any:
     """The HTTP request that boto3 makes of these parameters, after it has checked them."""
     shape = _service(service).operation_model(operation)
