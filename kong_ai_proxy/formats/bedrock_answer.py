@@ -66,8 +66,9 @@ def finished(reason: object, fields: object, has_calls: bool) -> Finished:
     """Why the answer ends. What the model wrote and Bedrock could not read has just stopped: no
     client should run a call of it. `fields`: `additionalModelResponseFields`, where the client may
     have asked for the stop sequence."""
-    found = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
-    if found == "stop" and has_calls and reason not in _UNFINISHED:
+    told = reason if isinstance(reason, str) else ""
+    found = _REASONS.get(told, "stop")
+    if found == "stop" and has_calls and told not in _UNFINISHED:
         found = "tool_calls"
     sequence = fields.get("stop_sequence") if isinstance(fields, dict) else None
     return Finished(found, sequence if isinstance(sequence, str) else None)
