@@ -14,7 +14,7 @@ from kong_ai_proxy.formats.deltas import AnswerFailed, collect
 from kong_ai_proxy.formats.errors import FormatError
 from tests.unit.formats.bedrock.support import CLAUDE, chunks, events, fixture, lines
 
-ODD = [None, [], {}, "", "x", -1, 1e300, True, [None], [{}], {"a": None}]
+ODD: list[Any] = [None, [], {}, "", "x", -1, 1e300, True, [None], [{}], {"a": None}]
 
 
 def variants(value: Any) -> Iterator[Any]:
