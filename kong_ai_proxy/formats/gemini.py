@@ -81,8 +81,8 @@ class _Generate:
 
 GENERATE: ChatCodec = _Generate("gemini/generate", "sse")
 GENERATE_ARRAY: ChatCodec = _Generate("gemini/generate", "array")
-"""For clients of streamGenerateContent that did not ask `alt=sse`: they get a JSON array. It has the
-same name, for it is the same format: from Google such a client gets Google's own array."""
+"""For clients of streamGenerateContent that did not ask `alt=sse`: they get a JSON array. It has
+the same name, for it is the same format: from Google such a client gets Google's own array."""
 
 EMBED: EmbeddingsCodec = gemini_embeddings.EMBED
 """batchEmbedContents of the Gemini API."""

@@ -15,6 +15,12 @@ _MESSAGES = frozenset({"generationConfig", "thinkingConfig", "toolConfig", "func
 """What is put together member by member where two say something of it."""
 
 
+SIGNED = "gemini:"
+"""Stands before the signature of a thought that Gemini made, for as long as it is away from Gemini,
+which answers signatures of other providers with a 400: those are not sent to it. No provider's own
+signature has a colon. A call's signature needs no such mark: only Gemini signs calls."""
+
+
 @lru_cache(maxsize=1024)
 def camel(name: str) -> str:
     """`name` as Google's servers spell it."""

@@ -141,7 +141,8 @@ class _Contents:
         blocks: list[Block] = []
         for index, part in enumerate(repeated(content.get("parts"), f"{where}.parts")):
             place = f"{where}.parts[{index}]"
-            blocks += self._part(message(part, place), place)
+            for block in self._part(message(part, place), place):
+                _add(blocks, block)
         return Message(role, tuple(blocks))
 
     def _part(self, part: dict[str, object], where: str) -> list[Block]:
@@ -205,6 +206,20 @@ class _Contents:
     def _new_id(self) -> str:
         self._made += 1
         return f"call_{self._made}"
+
+
+def _add(blocks: list[Block], block: Block) -> None:
+    """A signature behind a thought is the thought's."""
+    last = blocks[-1] if blocks else None
+    if (
+        isinstance(block, Thinking)
+        and not block.text
+        and isinstance(last, Thinking)
+        and not last.signature
+    ):
+        blocks[-1] = Thinking(last.text, block.signature)
+    else:
+        blocks.append(block)
 
 
 _PARTS: Mapping[str, Callable[[_Contents, Mapping[str, object], str, str], Block]] = {

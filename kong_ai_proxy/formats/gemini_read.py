@@ -32,6 +32,7 @@ from kong_ai_proxy.formats.deltas import (
 )
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import json_text, object_of, objects_of, text_of
+from kong_ai_proxy.formats.gemini_names import SIGNED
 from kong_ai_proxy.formats.gemini_usage import usage
 from kong_ai_proxy.formats.json_array import JsonArrayError, JsonArrayReader
 from kong_ai_proxy.formats.sse import SseError, SseReader
@@ -192,7 +193,7 @@ class Answering:
         choice.said = choice.said or len(found) > before
         if signature:
             place = len(found) if part.get("thought") is True else before
-            found.insert(place, ThinkingSigned(signature, number))
+            found.insert(place, ThinkingSigned(SIGNED + signature, number))
 
     def _call(
         self, call: _Object, signature: str, choice: _Choice, number: int, found: list[Delta]

@@ -25,7 +25,7 @@ from kong_ai_proxy.formats.conversation import (
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import arguments_object, wrong
-from kong_ai_proxy.formats.gemini_names import camel, camelized, merged
+from kong_ai_proxy.formats.gemini_names import SIGNED, camel, camelized, merged
 from kong_ai_proxy.formats.gemini_parse import SETTINGS, json_object
 from kong_ai_proxy.formats.gemini_schema import is_plain
 
@@ -209,26 +209,23 @@ def _user_parts(block: Block, where: str, nested: bool) -> list[_Json]:
 
 
 def _model_parts(blocks: list[tuple[str, Block]]) -> list[_Json]:
-    """A signature belongs to the part after the thought that it signs: thoughts that can be read
-    are summaries, and never signed themselves."""
+    """A signature belongs to the text after the thought that it signs, or to an empty one: thoughts
+    that can be read are summaries, and never signed themselves."""
     parts: list[_Json] = []
     signature = ""
     for where, block in blocks:
-        if isinstance(block, Thinking):
-            if signature:
-                parts.append({"text": "", "thoughtSignature": signature})
-            if block.text:
-                parts.append({"text": block.text, "thought": True})
-            signature = block.signature
-            continue
         part = _model_part(block, where)
-        if part and signature and "thoughtSignature" in part:
-            parts.append({"text": "", "thoughtSignature": signature})
-        elif part and signature:
+        if not part:
+            continue
+        if signature and "text" in part and "thought" not in part:
             part["thoughtSignature"] = signature
-        if part:
+        elif signature:
+            parts.append({"text": "", "thoughtSignature": signature})
+        signature = ""
+        if isinstance(block, Thinking) and block.signature.startswith(SIGNED):
+            signature = block.signature.removeprefix(SIGNED)
+        if part != {"text": "", "thought": True}:
             parts.append(part)
-            signature = ""
     if signature:
         parts.append({"text": "", "thoughtSignature": signature})
     return parts
@@ -238,6 +235,8 @@ def _model_part(block: Block, where: str) -> _Json:
     match block:
         case Text(text) | Refusal(text):
             return {"text": text} if text else {}
+        case Thinking(text):
+            return {} if block.redacted else {"text": text, "thought": True}
         case Media():
             return media_part(block, where)
         case ToolCall():

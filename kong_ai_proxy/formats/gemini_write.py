@@ -32,6 +32,7 @@ from kong_ai_proxy.formats.deltas import (
     pieces,
 )
 from kong_ai_proxy.formats.fields import parsed
+from kong_ai_proxy.formats.gemini_names import SIGNED
 from kong_ai_proxy.formats.gemini_usage import metadata
 from kong_ai_proxy.formats.usage import Usage
 
@@ -61,11 +62,12 @@ class _Candidate:
         self._held_from: int | None = None
 
     def add(self, part: _Json) -> None:
-        if self.signature and "thoughtSignature" in part:
-            self.sign("")
-        elif self.signature:
+        """The signature of the thought before belongs to the text after it."""
+        if self.signature and "text" in part and "thought" not in part:
             part["thoughtSignature"] = self.signature
             self.signature = ""
+        elif self.signature:
+            self.sign("")
         self.parts.append(part)
 
     def sign(self, signature: str) -> None:
@@ -204,7 +206,7 @@ _WRITE: Mapping[type, Callable[[_Candidate, Any], None]] = {
     TextPiece: lambda candidate, delta: candidate.add({"text": delta.text}),
     RefusalPiece: lambda candidate, delta: candidate.add({"text": delta.text}),
     ThinkingPiece: lambda candidate, delta: candidate.add({"text": delta.text, "thought": True}),
-    ThinkingSigned: lambda candidate, delta: candidate.sign(delta.signature),
+    ThinkingSigned: lambda candidate, delta: candidate.sign(delta.signature.removeprefix(SIGNED)),
     CallStarted: lambda candidate, delta: candidate.call(delta),
     CallArguments: lambda candidate, delta: candidate.arguments(delta),
     MediaPiece: lambda candidate, delta: candidate.add(_media(delta.media)),

@@ -202,6 +202,8 @@ def _mistral(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
 
 
 def _vertex_native(native: Native, call: Call) -> Endpoint | None:
+    if native.format == "anthropic":
+        return _claude_native(native, call)
     model = call.model or native.model
     if native.operation in _VERTEX_OPERATIONS and model:
         codec = _VERTEX_OPERATIONS[native.operation]
@@ -213,6 +215,14 @@ def _vertex_native(native: Native, call: Call) -> Endpoint | None:
         return Endpoint(f"{_located(call.options)}/{jobs['rest']}")
     ranking = _RANKING.search(native.path)
     return _rank(call.options, ranking["location"], ranking["name"]) if ranking else None
+
+
+def _claude_native(native: Native, call: Call) -> Endpoint | None:
+    """https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/count-tokens:
+    the model that counts is told in the body."""
+    if native.operation != "messages/count_tokens" or _publisher(call.model)[0] != "anthropic":
+        return None
+    return Endpoint(f"{_vertex_model(call, 'publishers/anthropic/models/count-tokens')}:rawPredict")
 
 
 def _rank(options: ModelOptions, location: str | None, name: str) -> Endpoint:
@@ -245,7 +255,7 @@ VERTEX = Provider(
     endpoint=_vertex_endpoint,
     endpoints=frozenset({openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}),
     native=_vertex_native,
-    natives=frozenset({"gemini"}),
+    natives=frozenset({"anthropic", "gemini"}),
     refused_by_model=(
         *REFUSED_BY_MODEL,
         *((_MISTRAL_MODELS, names) for _, names in MISTRAL.refused_by_model),
