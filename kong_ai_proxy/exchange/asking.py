@@ -193,7 +193,7 @@ def _gemini_rest(path: str) -> str:
 
 _BEDROCK_PATH = re.compile(r"/model/(?P<model>.+)/(?P<operation>[\w-]+)/?\Z")
 _BEDROCK_REST = re.compile(
-    r"/(?:retrieveAndGenerate(?:Stream)?|rerank|async-invoke|model-invocation-jobs?"
+    r"/(?:retrieveAndGenerate(?:Stream)?|rerank|async-invoke|guardrail|model-invocation-jobs?"
     r"|model-invocations?)(?:/.*)?\Z"
 )
 _BEDROCK = {

@@ -77,6 +77,10 @@ class AnthropicOnBedrock:
     def writer(self, context: Context) -> StreamWriter:
         return _Writer(context)
 
+    def unwrapper(self) -> ServerSentEvents:
+        """See codec.Carrier."""
+        return ServerSentEvents()
+
     def parse_error(self, status: int, body: bytes) -> ProviderError:
         return bedrock_errors.parse(status, body)
 

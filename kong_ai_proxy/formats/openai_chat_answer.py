@@ -40,7 +40,7 @@ def render_answer(answer: Answer, context: Context) -> dict[str, object]:
     }
     if answer.usage is not None:
         body["usage"] = usage_object(answer.usage)
-    return body
+    return {**answer.extra, **body}
 
 
 def _choice(choice: Choice, index: int, context: Context) -> dict[str, object]:

@@ -41,7 +41,6 @@ from kong_ai_proxy.formats.openai_chat_answer import (
     thinking_block,
 )
 from kong_ai_proxy.formats.openai_errors import render_error
-from kong_ai_proxy.formats.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
 _MAX_THOUGHT = 1 << 20
@@ -56,9 +55,11 @@ def head(kind: str, identity: str, created: int, model: str) -> bytes:
     return b"data: " + _dumps(same)[:-1] + b',"choices":'
 
 
-def usage_chunk(beginning: bytes, usage: Usage) -> bytes:
-    """The chunk that `stream_options.include_usage` adds to a stream."""
-    return beginning + b'[],"usage":' + _dumps(usage_object(usage)) + b"}\n\n"
+def usage_chunk(beginning: bytes, used: Used) -> bytes:
+    """The chunk that `stream_options.include_usage` adds to a stream, with what only this provider
+    tells."""
+    more = {"usage": usage_object(used.usage), **used.extra}
+    return beginning + b"[]," + _dumps(more)[1:] + b"\n\n"
 
 
 def error_event(failed: Failed) -> bytes:
@@ -108,13 +109,13 @@ class ChatWriter:
         "_rest",
         "_tail",
         "_tail_text",
-        "_usage",
+        "_used_last",
     )
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._choices: dict[int, _Choice] = {}
-        self._usage: Usage | None = None
+        self._used_last: Used | None = None
         self._failed = False
         self._rest = (b',"usage":null' if context.wants_usage else b"") + b"}\n\n"
         self._tail = b',"logprobs":null,"finish_reason":null}]' + self._rest
@@ -142,8 +143,8 @@ class ChatWriter:
             if not choice.finished:
                 reason = Finished("tool_calls" if choice.calls else "stop", None, number)
                 self._finished(reason, out)
-        if self._context.wants_usage and self._usage is not None:
-            out.append(usage_chunk(self._head, self._usage))
+        if self._context.wants_usage and self._used_last is not None:
+            out.append(usage_chunk(self._head, self._used_last))
         out.append(DONE)
         return b"".join(out)
 
@@ -286,7 +287,7 @@ class ChatWriter:
         )
 
     def _used(self, delta: Used, _: list[bytes]) -> None:
-        self._usage = delta.usage
+        self._used_last = delta
 
     def _fail(self, delta: Failed, out: list[bytes]) -> None:
         self._failed = True

@@ -265,7 +265,7 @@ class CompletionsWriter:
         for number in self._choices:
             self._finished(Finished("stop", None, number), out)
         if self._context.wants_usage and self._usage is not None:
-            out.append(usage_chunk(self._head, self._usage))
+            out.append(usage_chunk(self._head, Used(self._usage)))
         out.append(DONE)
         return b"".join(out)
 

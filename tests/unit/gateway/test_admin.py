@@ -312,17 +312,17 @@ async def test_a_document_can_be_the_json_body_itself() -> None:
 async def test_a_wrong_file_is_refused_with_entity_and_field_and_the_old_one_stays() -> None:
     async with _admin() as http:
         answer = await http.post(
-            "/config", json={"config": _DECK.replace("route_type: llm/v1/chat", "route_type: 5")}
+            "/config", json={"config": _DECK.replace("{provider: openai}", "{provider: 5}")}
         )
         routes = (await http.get("/routes")).json()["data"]
-    wrong = {"config": {"route_type": "expected a string"}}
+    wrong = {"config": {"model": {"provider": "expected a string"}}}
     fields = {"services": [{"routes": [{"plugins": [wrong]}]}]}
     assert answer.status_code == 400
     assert answer.json() == {
         "code": 14,
         "name": "invalid declarative configuration",
         "message": "declarative config is invalid: {services={{routes={{plugins={{config="
-        '{route_type="expected a string"}}}}}}}}',
+        '{model={provider="expected a string"}}}}}}}}}',
         "fields": fields,
     }
     assert [route["name"] for route in routes] == ["r"]
