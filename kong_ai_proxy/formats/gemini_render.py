@@ -5,13 +5,14 @@ https://ai.google.dev/api/generate-content#request-body
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from kong_ai_proxy.formats import gemini_models
 from kong_ai_proxy.formats.conversation import (
     Block,
     Conversation,
     Media,
+    Message,
     OutputFormat,
     Refusal,
     Rendered,
@@ -183,7 +184,14 @@ def _add(contents: list[_Json], role: str, parts: list[_Json]) -> None:
 def _turns(conversation: Conversation) -> Iterator[tuple[str, list[tuple[str, Block]]]]:
     """Role and blocks of each turn, with where in the request they stand."""
     last, blocks = "", list[tuple[str, Block]]()
-    for number, message in enumerate(named_results(conversation.messages)):
+    messages: Iterable[Message] = conversation.messages
+    if any(
+        isinstance(block, ToolResult) and not block.name
+        for message in messages
+        for block in message.blocks
+    ):
+        messages = named_results(messages)
+    for number, message in enumerate(messages):
         if message.role == "system":
             continue
         if message.role != last and blocks:
