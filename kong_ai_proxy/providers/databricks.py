@@ -9,6 +9,12 @@ from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.base import Provider
+from kong_ai_proxy.providers.openai_messages import endpoint, without_developer
+
+# Kong's path. Databricks' own pages give OpenAI clients the base URL
+# https://{host}/serving-endpoints, which makes it /serving-endpoints/chat/completions;
+# `upstream_path` is for whoever needs that one.
+_PATHS = {openai.CHAT: "/serving-endpoints/v1/chat/completions"}
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _ID = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -41,10 +47,9 @@ def _base_url(options: ModelOptions) -> str:
 DATABRICKS = Provider(
     name="databricks",
     base_url=_base_url,
-    # Kong's path. Databricks' own pages give OpenAI clients the base URL
-    # https://{host}/serving-endpoints, which makes it /serving-endpoints/chat/completions;
-    # `upstream_path` is for whoever needs that one.
-    paths={openai.CHAT: "/serving-endpoints/v1/chat/completions"},
+    # A message's role is system, user, assistant or tool (same page, "ChatMessage").
+    endpoint=lambda call: endpoint(_PATHS, without_developer),
+    endpoints=frozenset(_PATHS),
     # Models of other makers refuse it, and usage comes without it: every response has it (same
     # page, "Usage").
     refused=frozenset({"stream_options"}),

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from kong_ai_proxy.formats import openai
-from kong_ai_proxy.providers.base import Provider
+from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.providers.base import Call, Provider
+from kong_ai_proxy.providers.openai_messages import endpoint, without_developer
+
+_PATHS = {openai.CHAT: "/v1/chat/completions"}
+
+
+def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """Roles are system, user, assistant and tool. No thinking is another switch than how much of it
+    (https://api-docs.deepseek.com/guides/thinking_mode); the efforts themselves DeepSeek maps."""
+    changes = without_developer(body, call)
+    if body.get("reasoning_effort") == "none":
+        changes["reasoning_effort"] = REMOVED
+        if body.get("thinking") is None:
+            changes["thinking"] = {"type": "disabled"}
+    return changes
+
 
 DEEPSEEK = Provider(
     name="deepseek",
     base_url="https://api.deepseek.com",
-    paths={openai.CHAT: "/v1/chat/completions"},
+    endpoint=lambda call: endpoint(_PATHS, _change),
+    endpoints=frozenset(_PATHS),
     # "Setting logprobs, top_logprobs will trigger an error", while sampling parameters have no
     # effect: https://api-docs.deepseek.com/guides/reasoning_model.
     refused_by_model=(

@@ -9,6 +9,7 @@ import pytest
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import llama2, ollama, openai
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Call, Provider
 from kong_ai_proxy.providers.cerebras import CEREBRAS
 from kong_ai_proxy.providers.dashscope import DASHSCOPE
@@ -16,10 +17,12 @@ from kong_ai_proxy.providers.databricks import DATABRICKS
 from kong_ai_proxy.providers.deepseek import DEEPSEEK
 from kong_ai_proxy.providers.llama2 import LLAMA2
 from kong_ai_proxy.providers.ollama import OLLAMA
+from kong_ai_proxy.providers.openai_messages import without_developer
 from kong_ai_proxy.providers.vllm import VLLM
 from kong_ai_proxy.providers.xai import XAI
 
 CHAT = "/v1/chat/completions"
+CHAT_CALL = Call(openai.CHAT, "m", ModelOptions())
 
 
 def options(**given: Any) -> ModelOptions:
@@ -28,6 +31,24 @@ def options(**given: Any) -> ModelOptions:
 
 def refused(provider: Provider, model: str) -> frozenset[str]:
     return provider.refused_for(Call(openai.CHAT, model, ModelOptions()))
+
+
+def path_of(provider: Provider, route_type: str) -> str:
+    if provider.endpoint is None:
+        return provider.paths[route_type]
+    return provider.endpoint(Call(route_type, "m", ModelOptions())).path
+
+
+def changed(
+    provider: Provider, model: str, body: dict[str, Any], *, stream: bool = False
+) -> dict[str, Any]:
+    """A chat request after the provider's last touches."""
+    assert provider.endpoint is not None
+    call = Call(openai.CHAT, model, ModelOptions(), stream)
+    change = provider.endpoint(call).change
+    assert change is not None
+    both = {**body, **change(body, call)}
+    return {name: value for name, value in both.items() if value is not REMOVED}
 
 
 @pytest.mark.parametrize(
@@ -55,8 +76,8 @@ def refused(provider: Provider, model: str) -> frozenset[str]:
 )
 def test_where_it_is(provider: Provider, base_url: str, paths: dict[str, str]) -> None:
     assert provider.base(ModelOptions()) == base_url
-    assert provider.paths == paths
     assert provider.route_types == paths.keys()
+    assert {route_type: path_of(provider, route_type) for route_type in paths} == paths
 
 
 def test_ollama_speaks_its_own_format() -> None:
@@ -169,3 +190,101 @@ def test_formats_of_llama2(
     row = LLAMA2.find(options(llama2_format=llama2_format, upstream_url="http://llama.local"))
     assert (row.name, row.paths, row.codecs) == ("llama2", paths, codecs)
     assert row.base(ModelOptions()) == ""
+
+
+# ---- what is said otherwise there
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [(DASHSCOPE, "qwen-plus"), (DATABRICKS, "databricks-gpt-oss-20b"), (DEEPSEEK, "deepseek-chat")],
+)
+def test_developers_are_the_system_where_the_role_is_unknown(
+    provider: Provider, model: str
+) -> None:
+    said = [
+        {"role": "developer", "content": "Be brief", "name": "d"},
+        {"role": "system", "content": "Be kind"},
+        {"role": "Developer", "content": "Be quick"},
+        {"role": "user", "content": "Hi"},
+    ]
+    found = changed(provider, model, {"messages": said})["messages"]
+    assert [message["role"] for message in found] == ["system", "system", "system", "user"]
+    assert [{**new, "role": old["role"]} for new, old in zip(found, said, strict=True)] == said
+
+
+@pytest.mark.parametrize(
+    "messages", [None, "hi", [], ["hi", 1, None], [{"role": 1}, {}], [{"role": "user"}]]
+)
+def test_messages_without_developers_are_left_alone(messages: object) -> None:
+    assert without_developer({"messages": messages}, CHAT_CALL) == {}
+    assert without_developer({}, CHAT_CALL) == {}
+
+
+def test_deepseek_gets_thoughts_back_as_they_were() -> None:
+    said = [{"role": "assistant", "reasoning_content": "Hm.", "content": "", "tool_calls": []}]
+    assert changed(DEEPSEEK, "deepseek-v4-pro", {"messages": said})["messages"] is said
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}),
+        ({"reasoning_effort": "none", "thinking": {"type": "enabled"}}, None),
+        ({"reasoning_effort": "minimal"}, {"reasoning_effort": "minimal"}),
+        ({"reasoning_effort": "xhigh"}, {"reasoning_effort": "xhigh"}),
+        ({}, {}),
+    ],
+)
+def test_no_thinking_at_deepseek(body: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    found = changed(DEEPSEEK, "deepseek-v4-flash", body)
+    assert found == ({"thinking": body["thinking"]} if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("qwen-plus", "high", {"enable_thinking": True, "thinking_budget": 24576}),
+        ("qwen3-32b", "low", {"enable_thinking": True, "thinking_budget": 1024}),
+        ("qwen3.5-plus", "xhigh", {"enable_thinking": True}),
+        ("qwen-flash-2025-07-28", "none", {"enable_thinking": False}),
+        # No switch: they always think, or never; or an effort is what they take.
+        ("qwen3-235b-a22b-thinking-2507", "high", {"reasoning_effort": "high"}),
+        ("qwen3-coder-plus", "high", {"reasoning_effort": "high"}),
+        ("qwq-plus", "low", {"reasoning_effort": "low"}),
+        ("deepseek-v4-pro", "high", {"reasoning_effort": "high"}),
+        ("qwen-plus", None, {}),
+    ],
+)
+def test_efforts_in_a_stream_of_dashscope(
+    model: str, effort: str | None, expected: dict[str, Any]
+) -> None:
+    body = {} if effort is None else {"reasoning_effort": effort}
+    assert changed(DASHSCOPE, model, body, stream=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("qwen-plus", "high", {}),
+        ("qwen-plus", "none", {"enable_thinking": False}),
+        ("qwen3-235b-a22b", None, {"enable_thinking": False}),
+        ("qwen3-0.6b", "high", {"enable_thinking": False}),
+        ("qwen3-235b-a22b-instruct-2507", None, {}),
+        ("qwen3.5-plus", None, {}),
+    ],
+)
+def test_dashscope_does_not_think_without_a_stream(
+    model: str, effort: str | None, expected: dict[str, Any]
+) -> None:
+    body = {} if effort is None else {"reasoning_effort": effort}
+    assert changed(DASHSCOPE, model, body) == expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_said_in_dashscopes_own_words_counts(stream: bool) -> None:
+    own = {"enable_thinking": True, "thinking_budget": 50, "reasoning_effort": "high"}
+    assert changed(DASHSCOPE, "qwen3-32b", own, stream=stream) == own
+    budget = {"thinking_budget": 50, "reasoning_effort": "high"}
+    found = changed(DASHSCOPE, "qwen-plus", budget, stream=True)
+    assert found == {"enable_thinking": True, "thinking_budget": 50}
