@@ -39,7 +39,9 @@ def usage(value: object, service_tier: object = None) -> Usage | None:
     """The counts of a `usage` object; None where it has none.
 
     A transcription billed by its length (`"type": "duration"`) has seconds and no tokens.
-    `service_tier` is a member of the answer, beside `usage`.
+    `service_tier` is a member of the answer, beside `usage`. Where the total shows that tokens of
+    reasoning are counted beside those of the completion, as xAI does, they are added to them:
+    https://docs.x.ai/docs/api-reference#chat-completions.
     """
     if not isinstance(value, dict):
         return None
@@ -47,13 +49,18 @@ def usage(value: object, service_tier: object = None) -> Usage | None:
     total = _count(value.get("total_tokens"))
     if prompt is None and completion is None and total is None:
         return None
+    prompt, completion = prompt or 0, completion or 0
     details = _first_object(value, _PROMPT_DETAILS)
+    completion_details = _kinds(_first_object(value, _COMPLETION_DETAILS))
+    reasoning = completion_details.get("reasoning_tokens", 0)
+    if reasoning and total == prompt + completion + reasoning:
+        completion += reasoning
     return Usage(
-        prompt_tokens=prompt or 0,
-        completion_tokens=completion or 0,
-        total_tokens=(prompt or 0) + (completion or 0) if total is None else total,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion if total is None else total,
         prompt_details=_kinds(details),
-        completion_details=_kinds(_first_object(value, _COMPLETION_DETAILS)),
+        completion_details=completion_details,
         cached_details=_kinds(details.get("cached_tokens_details")),
         cache_writes=_cache_writes(details),
         service_tier=service_tier if isinstance(service_tier, str) else None,

@@ -41,6 +41,14 @@ def test_chat() -> None:
     )
 
 
+def test_reasoning_that_is_counted_beside_the_completion_is_a_part_of_it() -> None:
+    """The example of xAI's reference: https://docs.x.ai/docs/api-reference#chat-completions."""
+    details = {"completion_tokens_details": {"reasoning_tokens": 94}}
+    found = read({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135, **details})
+    assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (32, 103, 135)
+    assert found.completion_details == {"reasoning_tokens": 94}
+
+
 def test_embeddings_have_no_completion() -> None:
     found = read({"prompt_tokens": 8, "total_tokens": 8})
     assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (8, 0, 8)
