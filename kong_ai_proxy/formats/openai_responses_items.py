@@ -3,9 +3,10 @@ how thoughts keep what proves them.
 
 https://platform.openai.com/docs/api-reference/responses/object.
 
-A reasoning item has an `encrypted_content`, opaque to the client, that has to come back. Of another
-provider's thought it holds the signature, marked as what it is. OpenAI's own is bound to the item's
-id: the hub's signature of such a thought is "ID:ENCRYPTED", which no other provider's looks like.
+A reasoning item has an `encrypted_content`, opaque to the client, that has to come back. For a
+client it holds the signature of another provider's thought, marked as what it is. OpenAI's own is
+bound to the item's id: the hub's signature of such a thought is "ID:ENCRYPTED", which no other
+provider's looks like.
 """
 
 from __future__ import annotations
@@ -43,17 +44,14 @@ def thought_text(item: Object) -> str:
 
 
 def thought(item: Object) -> Thinking:
-    """A reasoning item of a conversation; see `call_signature` for what is none."""
+    """A reasoning item of a client's conversation; see `call_signature` for what is none. What
+    OpenAI encrypted, before the conversation came here, proves nothing to the others, which refuse
+    a signature that is not theirs: of that the text is left."""
     sealed = text_of(item, "encrypted_content")
     if sealed.startswith(_REDACTED):
         return Thinking("", redacted=sealed.removeprefix(_REDACTED))
-    return Thinking(thought_text(item), _signature(item, sealed))
-
-
-def _signature(item: Object, sealed: str) -> str:
-    if sealed.startswith(_SIGNATURE):
-        return sealed.removeprefix(_SIGNATURE)
-    return own_signature(item)
+    signature = sealed.removeprefix(_SIGNATURE) if sealed.startswith(_SIGNATURE) else ""
+    return Thinking(thought_text(item), signature)
 
 
 def own_signature(item: Object) -> str:

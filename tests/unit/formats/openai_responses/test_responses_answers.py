@@ -230,7 +230,7 @@ def test_what_was_said_comes_back_in_the_next_request(said: Said) -> None:
     assert found == (Message("assistant", (said,)),)
 
 
-@settings(deadline=None)  # the judge is slow
+@settings(deadline=None, max_examples=50)  # the judge is slow
 @given(strategies.answers(choices=1, assistant_media=True, media_kinds=("image",)))
 def test_any_answer_is_valid_and_the_same_as_its_stream(answer: Answer) -> None:
     value = RESPONSES.render_answer(answer, CONTEXT)

@@ -92,7 +92,7 @@ def test_calls_results_and_thoughts_are_read() -> None:
     found = RESPONSES.parse_request(REQUESTS["tools"])
     boston, paris = '{"location":"Boston, MA"}', '{"location":"Paris"}'
     assert found.messages[2:] == (
-        Message("assistant", (Thinking("Two places.\n\nTwo calls.", OWN),)),
+        Message("assistant", (Thinking("Two places.\n\nTwo calls."),)),
         Message("assistant", (Text("I look at both."),)),
         Message("assistant", (ToolCall("call_1", "get_current_weather", boston),)),
         Message("assistant", (ToolCall("call_2", "get_current_weather", paris),)),
@@ -450,12 +450,14 @@ def test_knobs_that_the_format_lacks_are_dropped_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_survives_both_ways(name: str) -> None:
+def test_a_request_survives_both_ways_but_for_thoughts(name: str) -> None:
     conversation = RESPONSES.parse_request(REQUESTS[name])
     rendered = RESPONSES.render_request(conversation)
     judge.check_request(rendered.body)
     assert not rendered.dropped
-    assert RESPONSES.parse_request(rendered.body) == conversation
+    spoken = [m for m in conversation.messages if not isinstance(m.blocks[0], Thinking)]
+    expected = replace(conversation, messages=tuple(spoken))
+    assert RESPONSES.parse_request(rendered.body) == expected
 
 
 CAN: dict[str, Any] = {
@@ -471,7 +473,7 @@ CAN: dict[str, Any] = {
 }
 
 
-@settings(deadline=None)  # the judge is slow
+@settings(deadline=None, max_examples=50)  # the judge is slow
 @given(strategies.conversations(**CAN))
 def test_any_conversation_survives_both_ways(conversation: Conversation) -> None:
     rendered = RESPONSES.render_request(conversation)

@@ -503,7 +503,7 @@ def test_media_without_an_item_are_texts() -> None:
     )
 
 
-@settings(deadline=None)  # the judge is slow
+@settings(deadline=None, max_examples=50)  # the judge is slow
 @given(
     strategies.delta_lists(
         choices=1, assistant_media=True, media_kinds=("image",), media_urls=False
