@@ -12,10 +12,10 @@ and makes its own `place` of it: one provider as one format sees it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -28,6 +28,7 @@ from tests.gateways import GatewayFactory, GatewayPool, RunningGateway
 from tests.providers import ToolCall, Upstream
 
 Json = dict[str, Any]
+_T = TypeVar("_T")
 
 CLIENTS_OWN: Final = "the-clients-own-credential"
 """What clients authenticate with; no provider may see it."""
@@ -105,7 +106,7 @@ BACKENDS: Final[Mapping[str, Backend]] = {
     "anthropic": Backend(
         "anthropic",
         "anthropic",
-        "claude-sonnet-4-5",
+        "claude-sonnet-4-6",
         completes="claude-2.1",
         auth={"header_name": "x-api-key", "header_value": OPERATORS_KEY},
         options={"anthropic_version": "2023-06-01"},
@@ -122,7 +123,7 @@ BACKENDS: Final[Mapping[str, Backend]] = {
     "bedrock-claude": Backend(
         "bedrock",
         "bedrock",
-        "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "eu.anthropic.claude-sonnet-4-6",
         "cohere.embed-english-v3",
         auth=_AWS,
         options=_REGION,
@@ -145,7 +146,7 @@ BACKENDS: Final[Mapping[str, Backend]] = {
     "vertex-claude": Backend(
         "gemini",
         "vertex",
-        "claude-sonnet-4-5@20250929",
+        "claude-sonnet-4-6",
         auth={"gcp_use_service_account": True},
         options=_VERTEX_PLACE,
     ),
@@ -292,6 +293,12 @@ def on(*names: str) -> pytest.MarkDecorator:
 def but(names: Collection[str], *missing: str) -> pytest.MarkDecorator:
     """Run a test with all of these providers but those that have not what it is about."""
     return on(*(name for name in names if name not in missing))
+
+
+async def drain(stream: AsyncIterable[_T], into: list[_T]) -> None:
+    """Read a stream to its end, or to the error in it."""
+    async for each in stream:
+        into.append(each)
 
 
 # ---- the gateway
