@@ -3,8 +3,9 @@
 https://platform.openai.com/docs/api-reference/chat/streaming. Servers that are compatible differ:
 thoughts are `reasoning_content` (https://api-docs.deepseek.com/guides/thinking_mode, vLLM, xAI) or
 `reasoning` (https://inference-docs.cerebras.ai/capabilities/reasoning) or parts of the content
-(https://docs.mistral.ai/capabilities/reasoning); pieces of tool calls come without an index, with
-their id in each piece, or whole.
+(https://docs.mistral.ai/capabilities/reasoning,
+https://docs.databricks.com/aws/en/machine-learning/model-serving/score-reason-models); pieces
+of tool calls come without an index, with their id in each piece, or whole.
 """
 
 from __future__ import annotations
@@ -214,10 +215,20 @@ class MessageReader(ChoiceReader):
                 text = thought if isinstance(thought, str) else "".join(texts)
                 if text:
                     out.append(ThinkingPiece(text, self.index))
+            elif kind == "reasoning":
+                self._summaries(part, out)
             elif kind == "refusal" and (text := text_of(part, "refusal")):
                 out.append(RefusalPiece(text, self.index))
             elif kind == "image_url":
                 self._image(part, out)
+
+    def _summaries(self, part: Object, out: list[Delta]) -> None:
+        """Thoughts as Databricks tells them, signed where Claude thought them."""
+        for summary in objects_of(part, "summary"):
+            if text := text_of(summary, "text"):
+                out.append(ThinkingPiece(text, self.index))
+            if signature := text_of(summary, "signature"):
+                out.append(ThinkingSigned(signature, self.index))
 
     def _image(self, image: Object, out: list[Delta]) -> None:
         url = text_of(object_of(image, "image_url"), "url") or text_of(image, "image_url")

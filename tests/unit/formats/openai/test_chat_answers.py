@@ -141,6 +141,16 @@ def test_thoughts_have_a_member_of_their_own() -> None:
     assert "thinking_blocks" not in message(answer)
 
 
+def test_thoughts_that_are_a_part_of_the_content_are_thoughts() -> None:
+    """https://docs.databricks.com/aws/en/machine-learning/model-serving/score-reason-models"""
+    summary = {"type": "summary_text", "text": "The sky scatters.", "signature": "c2ln"}
+    content = [{"type": "reasoning", "summary": [summary]}, {"type": "text", "text": "Rayleigh."}]
+    told = {"role": "assistant", "content": content}
+    answer = {"choices": [{"index": 0, "message": told, "finish_reason": "stop"}]}
+    found = collect(CHAT.parse_answer(answer)).choices[0].said
+    assert found == (Thinking("The sky scatters.", "c2ln"), Text("Rayleigh."))
+
+
 def test_a_message_sent_back_keeps_its_signed_thoughts() -> None:
     answer = said(
         Thinking("One.", "c2ln"), Thinking("", redacted="b3A="), Text("Yes."), ToolCall("a", "f")
