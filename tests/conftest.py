@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.gateways import (
     ABSENT,
@@ -15,6 +16,14 @@ from tests.gateways import (
     real_kinds,
 )
 from tests.recorder import Recorder
+
+
+# A busy machine is no failure. (Where CI is set, Hypothesis has a profile of its own that says the
+# same, and takes the same examples each time.)
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], parent=settings()
+)
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

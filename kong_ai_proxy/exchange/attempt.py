@@ -145,6 +145,12 @@ class Attempt:
         return client.name != provider.name
 
     @property
+    def _is_rewritten(self) -> bool:
+        """Whether the provider's answer is OpenAI's but for what its clients rely on."""
+        chat = self._asked.native is None and self._asked.route_type == openai.CHAT
+        return chat and self._provider.answers_loosely
+
+    @property
     def _is_carried(self) -> bool:
         """Whether the provider's format is the client's in an envelope."""
         carried = getattr(self._endpoint.codec, "carries", None)
@@ -209,8 +215,8 @@ class Attempt:
         """The body for the provider; None where the client's goes on as it is."""
         if self._converts:
             return self._converted_body(env, credentials)
-        if self._is_carried:
-            self._way = self._converting(env).carried()
+        if self._is_carried or self._is_rewritten:
+            self._way = self._converting(env).answered(self._json, is_carried=self._is_carried)
         changes = self._conversion().access(self._parameters())
         self._dropped = changes.dropped
         self._asks_for_usage = "stream_options" in changes.members

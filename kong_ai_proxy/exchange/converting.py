@@ -63,9 +63,9 @@ class Converting:
 
     # ---- conversations
 
-    def carried(self) -> ChatWay:
-        """How an answer comes back whose format is the client's in an envelope."""
-        return self._way(self._context(wants_usage=True), is_carried=True)
+    def answered(self, body: Mapping[str, object], *, is_carried: bool) -> ChatWay:
+        """How an answer comes back to a request that was not converted."""
+        return self._way(self._context(openai.wants_usage(body)), is_carried=is_carried)
 
     def _way(self, context: Context, *, is_carried: bool = False) -> ChatWay:
         return ChatWay(
@@ -90,7 +90,7 @@ class Converting:
         prefix = said.prompt if said.is_completion and said.settings.get("echo") else ""
         way = self._way(self._context(said.wants_usage)._replace(prefix=prefix))
         dropped = (*refused, *rendered.dropped)
-        return Converted(self._finished(rendered.body, said.extra), dropped, way)
+        return Converted(self._finished(rendered.body), dropped, way)
 
     def _with_defaults(self, said: Conversation) -> Conversation:
         """With the configuration's defaults, the real model and what the relay wants to know."""
@@ -103,7 +103,7 @@ class Converting:
             model=self.call.model,
             stream=self.call.stream,
             wants_usage=usage and self.call.stream,
-            extra={},  # merged in last, and not by the codec
+            extra=_allowed_extra(said.extra),
             settings={**defaults, **said.settings},
         )
 
@@ -128,7 +128,8 @@ class Converting:
         except FormatError as error:
             raise Refused(BAD_REQUEST, str(error)) from None
         dimensions = said.dimensions or self.call.options.embeddings_dimensions
-        asked = replace(said, model=self.call.model, dimensions=dimensions, extra={})
+        asked = replace(said, model=self.call.model, dimensions=dimensions)
+        asked = replace(asked, extra=_allowed_extra(said.extra))
         rendered = self._rendered(lambda: provider.render_request(asked))
         way = EmbeddingsWay(
             llm_format=self.asked.client,
@@ -138,7 +139,7 @@ class Converting:
             source=self._source,
             request=said,
         )
-        return Converted(self._finished(rendered.body, said.extra), rendered.dropped, way)
+        return Converted(self._finished(rendered.body), rendered.dropped, way)
 
     # ---- both
 
@@ -148,9 +149,8 @@ class Converting:
         except FormatError as error:
             raise Refused(BAD_REQUEST, f"error transforming to {self._source}: {error}") from None
 
-    def _finished(self, body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
-        """With the client's `extra_body` and the provider's last touches."""
-        merge(body, {name: value for name, value in extra.items() if name not in OURS})
+    def _finished(self, body: dict[str, object]) -> dict[str, object]:
+        """With the provider's last touches."""
         if self.endpoint.codec is openai_chat.CHAT:
             self._rename_limit(body)
         if self.endpoint.change is not None:
@@ -180,11 +180,5 @@ class Converting:
         return f"{self.provider.name}://{self.call.route_type}"
 
 
-def merge(body: dict[str, object], extra: Mapping[str, object]) -> None:
-    """Put `extra` into `body`, objects into objects of the same name."""
-    for name, value in extra.items():
-        own = body.get(name)
-        if isinstance(own, dict) and isinstance(value, dict):
-            merge(own, value)
-        else:
-            body[name] = value
+def _allowed_extra(extra: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in extra.items() if name not in OURS}

@@ -35,6 +35,5 @@ def _endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint | None:
     path = provider.paths.get(call.route_type)
     if path is None:
         return None
-    return Endpoint(
-        path, provider.codecs.get(call.route_type) or OPENAI_CODECS.get(call.route_type)
-    )
+    codec = provider.codecs.get(call.route_type) or OPENAI_CODECS.get(call.route_type)
+    return Endpoint(path, codec, change=provider.changes.get(call.route_type))

@@ -27,6 +27,7 @@ from kong_ai_proxy.exchange.templates import ModelTemplate
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonError, JsonObject
+from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 _CRUD_METHODS = ("DELETE", "GET", "HEAD", "POST")
@@ -95,7 +96,15 @@ class Plan:
         provider = PROVIDERS[target.model.provider].find(target.model.options)
         if self._is_native:
             return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
-        return target.route_type in provider.codecs or target.route_type in provider.endpoints
+        if target.route_type == openai.CHAT and provider.answers_loosely:
+            return True
+        if target.route_type not in provider.endpoints or provider.endpoint is None:
+            return target.route_type in provider.codecs
+        call = Call(target.route_type, target.model.name or "", target.model.options)
+        try:
+            return provider.endpoint(call).codec is not asking.OPENAI_CODECS[target.route_type]
+        except FormatError:  # placeholders that only a request fills in
+            return True
 
     def _reads_body(self, route_types: set[str]) -> bool:
         if self._is_native:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import orjson
@@ -336,7 +336,11 @@ class _StreamBody:
         return [Used(usage)] if usage is not None and usage.estimated else []
 
     def fail(self, error: ProviderError) -> bytes:
-        return b"" if self.failed else self._written([Failed(error)])
+        if self.failed:
+            return b""
+        # What has been used so far, some readers keep to the end.
+        self._learned.note([each for each in self._reader.end() if isinstance(each, Used)])
+        return self._written([Failed(error)])
 
     def _written(self, deltas: list[Delta]) -> bytes:
         self._learned.note(deltas)
@@ -388,7 +392,7 @@ class _WholeBody(_Collected):
 
     def end(self) -> bytes:
         """The answer in the client's format."""
-        answer = _collected(self._deltas())
+        answer = _with_usage(_collected(self._deltas()), self._learned)
         return orjson.dumps(self._way.client.render_answer(answer, self._way.context))
 
     def _deltas(self) -> list[Delta]:
@@ -414,7 +418,7 @@ class _PiecesBody(_WholeBody):
     @override
     def end(self) -> bytes:
         """The whole stream."""
-        deltas = pieces(_collected(self._deltas()))
+        deltas = pieces(_with_usage(_collected(self._deltas()), self._learned))
         writer = self._way.client.writer(self._way.context)
         return writer.feed(list(deltas)) + writer.end()
 
@@ -489,7 +493,7 @@ class _GatheredBody:
     def end(self) -> bytes:
         """The answer in the client's format."""
         self._add(self._reader.end())
-        answer = self._collector.answer()
+        answer = _with_usage(self._collector.answer(), self._learned)
         return orjson.dumps(self._way.client.render_answer(answer, self._way.context))
 
     def fail(self, error: ProviderError) -> bytes:
@@ -552,6 +556,11 @@ def _collected(deltas: list[Delta]) -> Answer:
         return collect(deltas)
     except AnswerFailed as failed:
         raise _Unanswerable(failed.error) from None
+
+
+def _with_usage(answer: Answer, learned: Learned) -> Answer:
+    """With an estimate where the provider told no usage, or only what it wrote."""
+    return replace(answer, usage=learned.usage)
 
 
 def _untranslatable(source: str, reason: str) -> _Unanswerable:

@@ -23,9 +23,11 @@ from kong_ai_proxy.formats.conversation import (
     Tool,
     ToolCall,
     ToolResult,
+    with_extra,
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import arguments_object
+from kong_ai_proxy.formats.gemini_names import SIGNED
 
 MAX_TOKENS = 4096
 """The most tokens of an answer where the client sets no limit: the API demands one. Every model
@@ -87,16 +89,7 @@ def render(conversation: Conversation) -> Rendered:
     dropped += anthropic_thinking.put(body, conversation, turns, MAX_TOKENS)
     if any(message.name for message in conversation.messages):
         dropped.append("name")
-    return Rendered(_with(body, conversation.extra), tuple(dict.fromkeys(dropped)))
-
-
-def _with(body: Dict, extra: Mapping[str, object]) -> Dict:
-    """`body` with the members of `extra`; those of objects are put beside what is there."""
-    merged = dict(body)
-    for name, value in extra.items():
-        own = _object(body, name)
-        merged[name] = {**own, **value} if own and isinstance(value, dict) else value
-    return merged
+    return Rendered(with_extra(body, conversation.extra), tuple(dict.fromkeys(dropped)))
 
 
 # --- content ---
@@ -167,7 +160,7 @@ def _block(block: Block, role: str, where: str) -> Dict | None:
             if redacted:
                 return {"type": "redacted_thinking", "data": redacted}
             thinking: Dict = {"type": "thinking", "thinking": text, "signature": signature}
-            return thinking if signature else None
+            return thinking if signature and not signature.startswith(SIGNED) else None
         case ToolCall():
             return _tool_use(block, where)
         case ToolResult():

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from kong_ai_proxy.formats import bedrock_errors
 from kong_ai_proxy.formats.codec import Context, EmbeddingsCodec, EmbeddingsProvider
 from kong_ai_proxy.formats.cohere_embed import EMBED
-from kong_ai_proxy.formats.conversation import Rendered
+from kong_ai_proxy.formats.conversation import Rendered, with_extra
 from kong_ai_proxy.formats.embeddings import EmbeddingsAnswer, EmbeddingsRequest
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import a_text, an_array, an_object, object_of, objects, wrong
@@ -65,7 +65,7 @@ class _Titan(_Errors):
         else:
             body |= {"dimensions": request.dimensions} if request.dimensions is not None else {}
             body |= {"normalize": settings.pop("normalize")} if "normalize" in settings else {}
-        return Rendered(body, (*dropped, *settings))
+        return Rendered(with_extra(body, request.extra), (*dropped, *settings))
 
     def parse_answer(self, value: object) -> EmbeddingsAnswer:
         answer = an_object(value, "answer")
@@ -94,10 +94,8 @@ class _Nova(_Errors):
         asked: dict[str, object] = {"embeddingPurpose": purpose, "text": text}
         if request.dimensions is not None:
             asked["embeddingDimension"] = request.dimensions
-        return Rendered(
-            {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": asked},
-            tuple(request.settings),
-        )
+        body = {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": asked}
+        return Rendered(with_extra(body, request.extra), tuple(request.settings))
 
     def parse_answer(self, value: object) -> EmbeddingsAnswer:
         answer = an_object(value, "answer")

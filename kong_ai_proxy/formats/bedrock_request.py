@@ -26,9 +26,11 @@ from kong_ai_proxy.formats.conversation import (
     Tool,
     ToolCall,
     ToolResult,
+    with_extra,
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import arguments_object, json_text, wrong
+from kong_ai_proxy.formats.gemini_names import SIGNED
 
 _INFERENCE = {
     "max_tokens": "maxTokens",
@@ -68,7 +70,7 @@ def render(conversation: Conversation) -> Rendered:
     ):
         if value:
             body[name] = value
-    return Rendered(body, tuple(request.dropped))
+    return Rendered(with_extra(body, conversation.extra), tuple(request.dropped))
 
 
 def _merged(body: Mapping[str, object], more: Mapping[str, object]) -> Json:
@@ -274,7 +276,7 @@ def _thought(thought: Thinking) -> Json:
     that the answer after it does not say."""
     if thought.redacted:
         return {"reasoningContent": {"redactedContent": thought.redacted}}
-    if not thought.signature:
+    if not thought.signature or thought.signature.startswith(SIGNED):
         return {}
     signed = {"text": thought.text, "signature": thought.signature}
     return {"reasoningContent": {"reasoningText": signed}}

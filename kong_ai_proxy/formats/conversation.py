@@ -239,6 +239,16 @@ class Rendered(NamedTuple):
     has nothing like them."""
 
 
+def with_extra(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+    """`body` with the members of `extra_body`, objects put into objects of the same name."""
+    whole = dict(body)
+    for name, value in extra.items():
+        own = whole.get(name)
+        both = isinstance(own, dict) and isinstance(value, dict)
+        whole[name] = with_extra(own, value) if both else value  # type: ignore[arg-type]
+    return whole
+
+
 def merged(messages: Iterable[Message]) -> Iterator[Message]:
     """Neighbours of the same role and name as one message."""
     last: Message | None = None

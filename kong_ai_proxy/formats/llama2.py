@@ -25,6 +25,7 @@ from kong_ai_proxy.formats.conversation import (
     Rendered,
     Text,
     Thinking,
+    with_extra,
 )
 from kong_ai_proxy.formats.deltas import Delta
 from kong_ai_proxy.formats.errors import ProviderError
@@ -78,7 +79,7 @@ class _Raw:
             "parameters": parameters,
             "stream": conversation.stream,
         }
-        return Rendered(body, tuple(sorted(dropped)))
+        return Rendered(with_extra(body, conversation.extra), tuple(sorted(dropped)))
 
     def parse_answer(self, value: object) -> list[Delta]:
         """See ChatProvider. What is before the last [/INST] is the prompt, repeated."""

@@ -25,6 +25,7 @@ from kong_ai_proxy.formats.conversation import (
     effort,
     merged,
     named_results,
+    with_extra,
 )
 from kong_ai_proxy.formats.embeddings import EmbeddingsRequest
 from kong_ai_proxy.formats.errors import FormatError
@@ -115,7 +116,7 @@ def embed(request: EmbeddingsRequest) -> Rendered:
     dropped = request.settings.keys() - body.keys()
     if request.input_type:
         dropped |= {"input_type"}
-    return Rendered(body, tuple(sorted(dropped)))
+    return Rendered(with_extra(body, request.extra), tuple(sorted(dropped)))
 
 
 # --- what both kinds of request have ---
@@ -140,7 +141,7 @@ def _finished(
     # Who asked for an echo of the prompt gets it where the answer is written.
     carried = {*known, *_LOGPROBS, *_OPTIONS, "options", "echo"}
     dropped |= settings.keys() - carried
-    return Rendered(body, tuple(sorted(dropped)))
+    return Rendered(with_extra(body, conversation.extra), tuple(sorted(dropped)))
 
 
 def _format(output: OutputFormat) -> object:

@@ -32,6 +32,7 @@ from kong_ai_proxy.formats.conversation import (
     ToolChoice,
     ToolResult,
     effort,
+    with_extra,
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import data_url
@@ -99,7 +100,7 @@ def render_request(conversation: Conversation) -> Rendered:
     dropped = [name for name in settings if name not in SETTINGS]
     if _has_cache_point(conversation):
         dropped.append("cache_control")
-    return Rendered(body, tuple(dropped))
+    return Rendered(with_extra(body, conversation.extra), tuple(dropped))
 
 
 def _add_reasoning(body: dict[str, object], conversation: Conversation) -> None:

@@ -20,6 +20,7 @@ from kong_ai_proxy.formats.conversation import (
     Rendered,
     Text,
     Thinking,
+    with_extra,
 )
 from kong_ai_proxy.formats.deltas import (
     Answer,
@@ -153,7 +154,7 @@ def _render_request(conversation: Conversation) -> Rendered:
             options = options if isinstance(options, dict) else {}
             body["stream_options"] = {**options, "include_usage": True}
     unknown = tuple(name for name in said if name not in _KNOWN)
-    return Rendered(body, unknown + _unsaid(conversation))
+    return Rendered(with_extra(body, conversation.extra), unknown + _unsaid(conversation))
 
 
 def _one_text(conversation: Conversation) -> str:

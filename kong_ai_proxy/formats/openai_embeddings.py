@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from kong_ai_proxy.formats import openai, openai_errors
 from kong_ai_proxy.formats.codec import Context, EmbeddingsCodec
-from kong_ai_proxy.formats.conversation import Rendered
+from kong_ai_proxy.formats.conversation import Rendered, with_extra
 from kong_ai_proxy.formats.embeddings import EmbeddingsAnswer, EmbeddingsRequest
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import a_text, an_object, objects, text_of, wrong
@@ -61,7 +61,7 @@ class _Embeddings:
             body["user"] = request.settings["user"]
         if request.input_type:
             dropped.append("input_type")
-        return Rendered(body, tuple(dropped))
+        return Rendered(with_extra(body, request.extra), tuple(dropped))
 
     def parse_answer(self, value: object) -> EmbeddingsAnswer:
         if not isinstance(value, dict) or not isinstance(value.get("data"), list):

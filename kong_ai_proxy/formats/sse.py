@@ -71,13 +71,9 @@ class SseReader:
         first; the error then comes with the next call, and with every one after it.
         """
         if self._ready:
-            # Nearly every chunk is one event, and most events are one line.
-            if chunk.endswith(b"\n\n") and b"\r" not in chunk and len(chunk) <= self._max:
-                line_end = chunk.find(b"\n")
-                if line_end == len(chunk) - 2 and chunk.startswith(b"data: "):
-                    return [Event(chunk, b"", chunk[6:-2])]
-                if line_end and chunk.find(b"\n\n", line_end) == len(chunk) - 2:
-                    return [self._event(chunk)]
+            event = _simple(chunk, 0)  # nearly every chunk is one
+            if event is not None and len(event.raw) == len(chunk) <= self._max:
+                return [event]
             return self._read(chunk)
         held = self._held
         if self._failed:
@@ -122,17 +118,22 @@ class SseReader:
 
         Before `scanned` no event ends.
         """
-        separator = _separator(data)
+        separator: bytes | None = None
         events: list[Event] = []
         at = 0
         while at < len(data):
-            end = self._event_end(data, at, scanned, separator)
+            event = _simple(data, at) if self._started and at >= scanned else None
+            if event is not None:
+                end = at + len(event.raw)
+            else:
+                separator = _separator(data) if separator is None else separator
+                end = self._event_end(data, at, scanned, separator)
             if (end or len(data)) - at > self._max:
                 self._failed = True
                 break
             if not end:
                 break
-            events.append(self._event(data[at:end]))
+            events.append(event or self._event(data[at:end]))
             at = end
         self._held += data[at:]
         self._ready = self._started and not self._held
@@ -158,17 +159,31 @@ class SseReader:
         return boundary.end() if boundary else 0
 
     def _event(self, raw: bytes) -> Event:
-        if self._started and b"\r" not in raw:
-            # One line of data, alone or behind the event's name, is nearly every event.
-            name, line = b"", 0
-            if raw.startswith(b"event: "):
-                line = raw.find(b"\n") + 1
-                name = raw[7 : line - 1]
-            if raw.startswith(b"data: ", line) and raw.find(b"\n", line) == len(raw) - 2:
-                return Event(raw, name, raw[line + 6 : -2])
+        event = _simple(raw, 0) if self._started else None
+        if event is not None and len(event.raw) == len(raw):
+            return event
         text = raw if self._started else raw.removeprefix(_BOM)
         self._started = True
         return Event(raw, *_fields(text))
+
+
+def _simple(data: bytes, at: int) -> Event | None:
+    """The event that begins at `at`, where it is one line of data, alone or behind the event's
+    name, as nearly every event is. None for any other, and for one without an end."""
+    name, start = b"", at + 6
+    end = data.find(b"\n", at)
+    if not data.startswith(b"data: ", at):
+        if not data.startswith(b"event: ", at) or not data.startswith(b"data: ", end + 1):
+            return None
+        name, start = data[at + 7 : end].removesuffix(b"\r"), end + 7
+        end = data.find(b"\n", start)
+    stop = end + 2
+    if not data.startswith(b"\n\n", end):
+        if not data.startswith(b"\r\n\r\n", end - 1):
+            return None
+        end, stop = end - 1, end + 3
+    text = data[start:end]
+    return None if b"\r" in text or b"\r" in name else Event(data[at:stop], name, text)
 
 
 def _separator(data: bytes) -> bytes:

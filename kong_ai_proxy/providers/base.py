@@ -74,6 +74,12 @@ class Provider:
     """The path of each route type that speaks OpenAI's format, or that of `codecs`."""
     codecs: Mapping[str, ProviderCodec] = field(default_factory=dict)
     """What is spoken at `paths`, where it is not OpenAI's format."""
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    """Last touches on the bodies that go to `paths`."""
+    answers_loosely: bool = False
+    """Whether conversations are answered in OpenAI's format, but without what its clients may rely
+    on (an id, the role once, usage when it was asked for and only then), so that they are read and
+    written anew."""
     endpoint: Callable[[Call], Endpoint] | None = None
     """In place of `paths`, for providers whose paths depend on the model. Called for the route
     types of `endpoints` only. Raises FormatError, for a model name that does not fit for one."""

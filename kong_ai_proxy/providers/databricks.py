@@ -46,6 +46,7 @@ def _base_url(options: ModelOptions) -> str:
 
 DATABRICKS = Provider(
     name="databricks",
+    answers_loosely=True,
     base_url=_base_url,
     # A message's role is system, user, assistant or tool (same page, "ChatMessage").
     endpoint=lambda call: endpoint(_PATHS, without_developer),

@@ -78,6 +78,7 @@ def _headers(options: ModelOptions) -> Mapping[str, str]:
 
 HUGGINGFACE = Provider(
     name="huggingface",
+    answers_loosely=True,
     base_url="https://router.huggingface.co:443",
     paths={openai.CHAT: _CHAT_PATH},
     endpoint=_endpoint,

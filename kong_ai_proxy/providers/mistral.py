@@ -84,20 +84,23 @@ def _renamed(body: Mapping[str, object], name: str, theirs: str) -> dict[str, ob
 def _variant(options: ModelOptions) -> Provider:
     if options.mistral_format == "ollama":
         return _OLLAMA
-    if options.upstream_url and _host(options.upstream_url) != _HOST:
+    if options.upstream_url and not _is_own(options.upstream_url):
         return _SELF_HOSTED
     return _OWN
 
 
-def _host(url: str) -> str:
+def _is_own(url: str) -> bool:
+    """Whether it leads to Mistral: api.mistral.ai, codestral.mistral.ai, ..."""
     try:
-        return urlsplit(url).hostname or ""
+        host = urlsplit(url).hostname or ""
     except ValueError:
-        return ""
+        return False
+    return f".{host}".endswith(".mistral.ai")
 
 
 _OWN = Provider(
     name="mistral",
+    answers_loosely=True,
     base_url=f"https://{_HOST}",
     endpoint=_endpoint,
     endpoints=frozenset(_PATHS),

@@ -64,7 +64,7 @@ def test_whatever_else_is_said_is_kept_or_named() -> None:
         extra={"a": 1},
     )
     found = EMBEDDINGS.render_request(said)
-    assert found == Rendered({"model": "m", "input": "a"}, ("truncate", "input_type"))
+    assert found == Rendered({"model": "m", "input": "a", "a": 1}, ("truncate", "input_type"))
 
 
 @pytest.mark.parametrize(
