@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
+from kong_ai_proxy import config
+from kong_ai_proxy.auth.identity import AwsIdentity, BearerToken, Credential, Identity
+from kong_ai_proxy.auth.sigv4 import AwsCredentials
+from kong_ai_proxy.config.pending import pending
+from kong_ai_proxy.exchange.messages import ClientRequest, Env
+from kong_ai_proxy.exchange.plan import Plan
 from tests.unit.config.samples import FIXTURES, fill_in, problems
 
 DOCUMENTED: list[dict[str, Any]] = yaml.safe_load(
@@ -52,3 +61,121 @@ def test_it_is_accepted_or_refused_for_the_field_that_is_wrong(
 def test_a_list_of_configurations_is_not_one(entry: dict[str, Any]) -> None:
     found = problems(entry["plugin"], fill_in(entry["configs"]))
     assert found == {"config": "expected a record"}
+
+
+# ---- where their requests go
+
+UPSTREAMS: dict[str, str] = yaml.safe_load(
+    (FIXTURES / "documented_upstreams.yaml").read_text(encoding="utf-8")
+)
+HI = [{"role": "user", "content": "hi"}]
+# What a client of the format asks: path, query, body.
+ASKED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "anthropic": ("/v1/messages", "beta=true", {"max_tokens": 9, "messages": HI}),
+    "bedrock": (
+        "/model/meta.llama3-70b-instruct-v1%3A0/converse",
+        "",
+        {"messages": [{"role": "user", "content": [{"text": "hi"}]}]},
+    ),
+    "cohere": ("/v1/rerank", "", {"query": "x", "documents": ["a"]}),
+    "gemini": (
+        "/v1beta/models/gemini-1.5-flash:generateContent",
+        "",
+        {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]},
+    ),
+    "huggingface": ("/generate", "", {"inputs": "hi"}),
+}
+IN_OPENAIS_FORMAT: dict[str, dict[str, Any]] = {
+    "llm/v1/chat": {"messages": HI},
+    "llm/v1/embeddings": {"input": "hi"},
+}
+# Where the name of a placeholder is no value that a reader would fill in.
+VALUES = {
+    "aws_region": "us-east-1",
+    "gcp_location_id": "us-central1",
+    "gcp_service_account_json": json.dumps(
+        {"type": "service_account", "client_email": "kong@example.com", "private_key": "my-key"}
+    ),
+    "gemini_api_endpoint": "us-central1-aiplatform.googleapis.com",
+    "vertex_api_endpoint": "us-central1-aiplatform.googleapis.com",
+    "upstream_url": "http://vllm.example:8000/v1/chat/completions",
+}
+
+
+class Documented(NamedTuple):
+    """One documented configuration that is valid, its placeholders filled in."""
+
+    id: str
+    plugin: str
+    config: config.Config
+
+
+def filled_in(value: Any) -> Any:
+    """With values that also make hosts."""
+    if isinstance(value, dict):
+        return {key: filled_in(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled_in(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"\$\{\{.*?\}\}", "my-key", value)  # decK's
+    return re.sub(
+        r"\$\{(\w+)\}",
+        lambda found: VALUES.get(found[1], f"my-{found[1].replace('_', '-')}"),
+        value,
+    )
+
+
+def text_configs() -> Iterator[Documented]:
+    for entry in DOCUMENTED:
+        for each in entry["configs"]:
+            given = filled_in(each)
+            if problems(entry["plugin"], given):
+                continue
+            parsed = config.parse(entry["plugin"], given)
+            if parsed.targets[0].route_type in IN_OPENAIS_FORMAT:
+                yield Documented(entry["id"], entry["plugin"], parsed)
+
+
+TEXT = {each.id: each for each in reversed(list(text_configs()))}
+
+
+def upstream(id_: str) -> str:
+    return UPSTREAMS.get(id_) or UPSTREAMS[PurePosixPath(id_).stem]
+
+
+def url(documented: Documented) -> str:
+    """Where a request goes that the configuration is meant for."""
+    parsed = documented.config
+    target = parsed.targets[0]
+    path, query, body = "/chat", "", IN_OPENAIS_FORMAT[target.route_type]
+    if parsed.llm_format != "openai":
+        path, query, body = ASKED[parsed.llm_format]
+    named = target.model.model_alias or (None if target.model.name else "gpt-4o")
+    raw = json.dumps({**body, "model": named} if named else body).encode()
+    headers = {"content-type": ("application/json",), "content-length": (str(len(raw)),)}
+    captures = {"azure_instance": "my-gpt", "model": "gpt-5"}
+    client = ClientRequest("POST", path, query=query, headers=headers, captures=captures)
+    plan = Plan(parsed)
+    plan.check_available()
+    plan.check_head(client)
+    attempt = plan.attempt(client, raw, relayed=True)
+    place = attempt.start(Env(id="x" * 24, credential=credential(attempt.identity))).address
+    asked = f"?{place.query}" if place.query else ""
+    return f"{place.scheme}://{place.host}:{place.port}{place.path}{asked}"
+
+
+def credential(identity: Identity | None) -> Credential | None:
+    if isinstance(identity, AwsIdentity):
+        return AwsCredentials("AKID", "secret")
+    return None if identity is None else BearerToken("token")
+
+
+@pytest.mark.parametrize("id_", [id_ for id_, each in TEXT.items() if not pending(each.config)])
+def test_a_request_goes_where_kongs_pages_say(id_: str) -> None:
+    assert url(TEXT[id_]) == upstream(id_)
+
+
+def test_nothing_but_the_advanced_plugins_own_is_left_out() -> None:
+    left_out = {each.plugin for each in TEXT.values() if pending(each.config)}
+    assert left_out <= {"ai-proxy-advanced"}
