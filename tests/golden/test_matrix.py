@@ -1,0 +1,135 @@
+"""Each cell of the matrix in README, by what the providers' API references say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from kong_ai_proxy.config.matrix import SUPPORTED
+from kong_ai_proxy.providers.registry import PROVIDERS
+from tests.golden import fixture, judges, matrix
+from tests.golden.fixture import Golden
+
+Json = dict[str, Any]
+
+ROWS = [row.name for row in matrix.ROWS]
+
+
+def _cells() -> Iterator[str]:
+    """The names of all cells that have something in them."""
+    for row in matrix.ROWS:
+        yield from (f"{row.name}-{capability}" for capability in matrix.capabilities(row))
+
+
+def _of_cell(cell: str) -> list[Golden]:
+    return [golden for golden in fixture.fixtures(*ROWS) if cell in golden.cells]
+
+
+def same_json(found: object, expected: object) -> None:
+    """Equal, and numbers of the same kind. Reports a readable difference."""
+    assert found == expected
+    options = orjson.OPT_SORT_KEYS
+    assert orjson.dumps(found, option=options) == orjson.dumps(expected, option=options)
+
+
+@pytest.mark.parametrize("cell", list(_cells()))
+def test_cell(cell: str) -> None:
+    found = _of_cell(cell)
+    assert found, f"{cell}: expected a file in tests/golden/fixtures that has it in its cells"
+    for golden in found:
+        check_request(golden)
+        check_answer(golden)
+
+
+def check_request(golden: Golden) -> None:
+    """What the provider gets is what the fixture says."""
+    _, upstream = golden.attempt()
+    assert upstream.method == golden.upstream.get("method", "POST")
+    assert fixture.url(upstream) == golden.upstream["url"]
+    for name, value in golden.upstream.get("headers", {}).items():
+        assert upstream.set_headers.get(name) == value
+    if golden.upstream["body"] == "unchanged":
+        assert upstream.body is None
+    else:
+        assert isinstance(upstream.body, bytes)
+        same_json(orjson.loads(upstream.body), golden.upstream["body"])
+
+
+def check_answer(golden: Golden) -> None:
+    """What the client gets is what the fixture says."""
+    played = golden.play()
+    assert played.is_clean
+    assert played.head.status == golden.client.get("status", 200)
+    for name, value in golden.client.get("headers", {}).items():
+        assert played.head.header(name) == value
+    expected = golden.client
+    if expected.get("body") == "unchanged":
+        assert played.body == golden.answered
+    elif "json" in expected:
+        assert played.head.header("content-type") == "application/json"
+        same_json(orjson.loads(played.body), expected["json"])
+    else:
+        kind = "sse" if "sse" in expected else "frames"
+        assert played.head.header("content-type") == fixture.TYPES[kind]
+        assert played.body.decode("utf-8", "replace") == fixture.body_bytes(expected).decode(
+            "utf-8", "replace"
+        )
+    if golden.usage is not None:
+        counted = played.attempt.usage
+        assert counted is not None
+        assert (counted.prompt_tokens, counted.completion_tokens) == golden.usage
+
+
+@pytest.mark.parametrize("name", fixture.names(*ROWS))
+def test_the_vendors_models_take_the_request(name: str) -> None:
+    golden = fixture.load(name)
+    _, upstream = golden.attempt(now=time.time())
+    body = upstream.body if isinstance(upstream.body, bytes) else golden.sent
+    judges.check(name.partition("/")[0], upstream, body, {"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("name", fixture.names())
+def test_a_fixture_cites_a_page(name: str) -> None:
+    assert fixture.load(name).source.startswith("https://")
+
+
+@pytest.mark.parametrize("name", fixture.names())
+def test_no_key_of_the_configuration_reaches_the_client(name: str) -> None:
+    played = fixture.load(name).play()
+    told = played.body + repr(played.head).encode()
+    assert b"golden-key" not in told
+    assert b"golden-secret" not in told
+    assert b"golden-private-key" not in told
+
+
+def test_fixtures_name_cells_of_the_matrix_only() -> None:
+    named = {cell for golden in fixture.fixtures(*ROWS) for cell in golden.cells}
+    assert named == set(_cells())
+
+
+@pytest.mark.parametrize("row", matrix.ROWS, ids=lambda row: row.name)
+def test_what_the_reference_has_is_in_the_registry(row: matrix.Row) -> None:
+    """The floor: https://developer.konghq.com/ai-gateway/ai-providers/."""
+    lacking = matrix.reference(row.reference) - matrix.capabilities(row) - row.lacks
+    assert not lacking
+
+
+@pytest.mark.parametrize("row", matrix.ROWS, ids=lambda row: row.name)
+def test_a_configuration_may_name_what_the_registry_has(row: matrix.Row) -> None:
+    known = {
+        matrix.ROUTE_TYPES[name] for name in matrix.capabilities(row) & matrix.ROUTE_TYPES.keys()
+    }
+    assert known <= set(SUPPORTED[row.provider])
+
+
+def test_every_provider_has_a_row() -> None:
+    assert {row.provider for row in matrix.ROWS} == set(PROVIDERS)
+    assert {row.reference for row in matrix.ROWS} == matrix.reference_names()
+
+
+def test_readme_has_the_matrix() -> None:
+    assert matrix.in_readme() == matrix.table()
