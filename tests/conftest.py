@@ -17,7 +17,6 @@ from tests.gateways import (
 )
 from tests.recorder import Recorder
 
-
 # A busy machine is no failure. (Where CI is set, Hypothesis has a profile of its own that says the
 # same, and takes the same examples each time.)
 settings.register_profile(

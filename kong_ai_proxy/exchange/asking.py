@@ -16,18 +16,11 @@ from kong_ai_proxy.exchange.address import no_dot_segments
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.privacy import query_values
-from kong_ai_proxy.formats import (
-    anthropic,
-    bedrock,
-    cohere,
-    gemini,
-    huggingface,
-    openai,
-    openai_chat,
-    openai_completions,
-    openai_embeddings,
-)
+from kong_ai_proxy.formats import anthropic, bedrock, cohere, gemini, huggingface, openai
 from kong_ai_proxy.formats.codec import ChatCodec, ClientCodec, EmbeddingsCodec
+from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.formats.openai import completions as openai_completions
+from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.providers.base import Native
 
 OPENAI_CODECS: Mapping[str, ChatCodec | EmbeddingsCodec] = {

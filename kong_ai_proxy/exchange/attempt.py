@@ -52,7 +52,7 @@ from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonObject
-from kong_ai_proxy.formats.openai_usage import prompt_estimate
+from kong_ai_proxy.formats.openai.usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.registry import PROVIDERS

@@ -10,7 +10,7 @@ from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.conversion import OURS
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.translation import ChatWay, EmbeddingsWay, Way
-from kong_ai_proxy.formats import openai, openai_chat
+from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.codec import (
     ChatClient,
     ChatProvider,
@@ -21,6 +21,7 @@ from kong_ai_proxy.formats.codec import (
 from kong_ai_proxy.formats.conversation import Conversation, Rendered
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 
 _PARTS = {

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import orjson
 
 from kong_ai_proxy.formats import openai
-from kong_ai_proxy.formats.openai_stream import TEXTS, Message, delta, tool_calls
+from kong_ai_proxy.formats.openai.stream import TEXTS, Message, delta, tool_calls
 
 MAX_PAYLOAD = 1 << 20
 """Bytes of an answer, or characters of a stream's texts, that are kept."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from kong_ai_proxy.exchange.kept import MAX_PAYLOAD, KeptText
-from kong_ai_proxy.formats import openai_chat
 from kong_ai_proxy.formats.codec import Context
 from kong_ai_proxy.formats.deltas import (
     CONTENT,
@@ -21,7 +20,8 @@ from kong_ai_proxy.formats.deltas import (
     Used,
 )
 from kong_ai_proxy.formats.fields import json_text
-from kong_ai_proxy.formats.openai_usage import estimate
+from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.formats.openai.usage import estimate
 from kong_ai_proxy.formats.usage import Usage
 
 _TEXTS = frozenset({TextPiece, ThinkingPiece, RefusalPiece, CallArguments})

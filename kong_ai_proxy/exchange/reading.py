@@ -14,8 +14,8 @@ from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.stream_reading import StreamReading
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_members import MemberReader
-from kong_ai_proxy.formats.openai_stream import error_text
-from kong_ai_proxy.formats.openai_usage import usage
+from kong_ai_proxy.formats.openai.stream import error_text
+from kong_ai_proxy.formats.openai.usage import usage
 from kong_ai_proxy.formats.usage import Usage
 
 _COUNTED = frozenset(openai.OPERATIONS) - {openai.FILES, openai.BATCHES, openai.VIDEOS}

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import orjson
 
 from kong_ai_proxy.exchange.kept import KeptLines
-from kong_ai_proxy.formats.openai_stream import error_text
-from kong_ai_proxy.formats.openai_usage import usage
+from kong_ai_proxy.formats.openai.stream import error_text
+from kong_ai_proxy.formats.openai.usage import usage
 from kong_ai_proxy.formats.usage import Usage
 
 MAX_MESSAGE = 4 << 20

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from kong_ai_proxy.exchange.kept import KeptStream, kept_stream
 from kong_ai_proxy.formats import openai
-from kong_ai_proxy.formats.openai_stream import (
+from kong_ai_proxy.formats.openai.stream import (
     DONE,
     Message,
     MessageError,
     characters,
     without_null_usage,
 )
-from kong_ai_proxy.formats.openai_usage import estimate
+from kong_ai_proxy.formats.openai.usage import estimate
 from kong_ai_proxy.formats.sse import Event, SseError, SseReader
 from kong_ai_proxy.formats.usage import Usage
 

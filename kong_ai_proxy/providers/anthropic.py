@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import anthropic, openai
-from kong_ai_proxy.formats.anthropic_models import UNKNOWN, generation
+from kong_ai_proxy.formats.anthropic.models import UNKNOWN, generation
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import bedrock, openai
-from kong_ai_proxy.formats.bedrock_models import is_claude
+from kong_ai_proxy.formats.bedrock.models import is_claude
 from kong_ai_proxy.formats.codec import EmbeddingsProvider
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, bedrock_change

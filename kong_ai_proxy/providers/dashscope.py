@@ -7,17 +7,11 @@ import re
 from collections.abc import Mapping
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import openai, openai_embeddings
+from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.conversation import BUDGETS
 from kong_ai_proxy.formats.json_object import REMOVED
-from kong_ai_proxy.providers.base import Call, Endpoint, Provider
-from kong_ai_proxy.providers.openai_messages import endpoint, without_developer
-
-_PATHS = {
-    openai.CHAT: "/compatible-mode/v1/chat/completions",
-    openai.EMBEDDINGS: "/compatible-mode/v1/embeddings",
-}
-_EMBEDDINGS = Endpoint(_PATHS[openai.EMBEDDINGS], openai_embeddings.EMBEDDINGS)
+from kong_ai_proxy.providers.base import Call, Provider
+from kong_ai_proxy.providers.openai_messages import without_developer
 
 # Models with a switch for thinking, and of those the open ones, which think unless told otherwise:
 # https://www.alibabacloud.com/help/en/model-studio/deep-thinking.
@@ -57,13 +51,12 @@ def _base_url(options: ModelOptions) -> str:
     return f"https://{site}.aliyuncs.com"
 
 
-def _endpoint(call: Call) -> Endpoint:
-    return _EMBEDDINGS if call.route_type == openai.EMBEDDINGS else endpoint(_PATHS, _change)
-
-
 DASHSCOPE = Provider(
     name="dashscope",
     base_url=_base_url,
-    endpoint=_endpoint,
-    endpoints=frozenset(_PATHS),
+    paths={
+        openai.CHAT: "/compatible-mode/v1/chat/completions",
+        openai.EMBEDDINGS: "/compatible-mode/v1/embeddings",
+    },
+    changes={openai.CHAT: _change},
 )

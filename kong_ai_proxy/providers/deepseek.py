@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Call, Provider
-from kong_ai_proxy.providers.openai_messages import endpoint, without_developer
-
-_PATHS = {openai.CHAT: "/v1/chat/completions"}
+from kong_ai_proxy.providers.openai_messages import without_developer
 
 
 def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
@@ -27,8 +25,8 @@ def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
 DEEPSEEK = Provider(
     name="deepseek",
     base_url="https://api.deepseek.com",
-    endpoint=lambda call: endpoint(_PATHS, _change),
-    endpoints=frozenset(_PATHS),
+    paths={openai.CHAT: "/v1/chat/completions"},
+    changes={openai.CHAT: _change},
     # "Setting logprobs, top_logprobs will trigger an error", while sampling parameters have no
     # effect: https://api-docs.deepseek.com/guides/reasoning_model.
     refused_by_model=(

@@ -11,10 +11,11 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import anthropic, gemini, openai, openai_chat
+from kong_ai_proxy.formats import anthropic, gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, vertex_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 from kong_ai_proxy.providers.mistral import MISTRAL

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import huggingface, openai, openai_chat
+from kong_ai_proxy.formats import huggingface, openai
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 
 _CHAT_PATH = "/v1/chat/completions"

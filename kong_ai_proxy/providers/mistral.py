@@ -8,8 +8,10 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import ollama, openai, openai_chat, openai_embeddings
+from kong_ai_proxy.formats import ollama, openai
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.providers import mistral_messages
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 

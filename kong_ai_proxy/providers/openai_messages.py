@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kong_ai_proxy.formats.openai import CHAT
-from kong_ai_proxy.formats.openai_chat import CHAT as CODEC
-from kong_ai_proxy.providers.base import Call, Change, Endpoint
-
-
-def endpoint(paths: Mapping[str, str], change: Change) -> Endpoint:
-    """Chat at its path of `paths`, with these last touches."""
-    return Endpoint(paths[CHAT], CODEC, change=change)
+from kong_ai_proxy.providers.base import Call
 
 
 def without_developer(body: Mapping[str, object], call: Call) -> dict[str, object]:

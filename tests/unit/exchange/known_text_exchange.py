@@ -221,10 +221,16 @@ def exchanged(
     return exchange.sent, exchange.answered(reply, split)
 
 
-def refusal(vendor: Vendor, body: Json | bytes | None, **more: Any) -> Refused:
-    """Why a request does not reach the provider. Fails where it does."""
+def attempted(vendor: Vendor, body: Json | bytes | None, **more: Any) -> Exchange | Refused:
+    """A request up to the provider, or why it does not get there."""
     try:
-        sent = Exchange(vendor, body, **more).sent
+        return Exchange(vendor, body, **more)
     except Refused as refused:
         return refused
-    raise AssertionError(f"went to {sent.path}")
+
+
+def refusal(vendor: Vendor, body: Json | bytes | None, **more: Any) -> Refused:
+    """Why a request does not reach the provider. Fails where it does."""
+    found = attempted(vendor, body, **more)
+    assert isinstance(found, Refused), f"went to {found.sent.path}"
+    return found

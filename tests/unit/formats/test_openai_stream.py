@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kong_ai_proxy.formats.openai_stream import (
+from kong_ai_proxy.formats.openai.stream import (
     Message,
     MessageError,
     characters,

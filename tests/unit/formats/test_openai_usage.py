@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kong_ai_proxy.formats.openai_usage import estimate, prompt_estimate, usage
+from kong_ai_proxy.formats.openai.usage import estimate, prompt_estimate, usage
 from kong_ai_proxy.formats.usage import MAX_COUNT, Usage
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import anthropic, openai
-from kong_ai_proxy.formats.anthropic_models import NEWEST, UNKNOWN, generation
+from kong_ai_proxy.formats.anthropic.models import NEWEST, UNKNOWN, generation
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.anthropic import (
     ANTHROPIC,

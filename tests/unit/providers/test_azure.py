@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import openai, openai_chat, openai_completions, openai_embeddings
+from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.formats.openai import completions as openai_completions
+from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.providers.azure import AZURE
 from kong_ai_proxy.providers.base import Call, Endpoint
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import anthropic, gemini, openai, openai_chat
+from kong_ai_proxy.formats import anthropic, gemini, openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 from kong_ai_proxy.providers.gemini import GEMINI, VERTEX
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import huggingface, openai, openai_chat
+from kong_ai_proxy.formats import huggingface, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.base import Call, Endpoint, Native
 from kong_ai_proxy.providers.huggingface import HUGGINGFACE
 

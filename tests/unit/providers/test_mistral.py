@@ -14,9 +14,11 @@ from openai.types import embedding_create_params
 from openai.types.chat import completion_create_params
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import ollama, openai, openai_chat, openai_embeddings
+from kong_ai_proxy.formats import ollama, openai
 from kong_ai_proxy.formats.conversation import Conversation, ToolCall
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 from kong_ai_proxy.providers.mistral import MISTRAL
 from tests.providers import mistral_api

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kong_ai_proxy.formats import anthropic_reader
 from kong_ai_proxy.formats.anthropic import COMPLETE, MESSAGES
+from kong_ai_proxy.formats.anthropic import reader as anthropic_reader
 from kong_ai_proxy.formats.codec import ChatCodec
 from kong_ai_proxy.formats.deltas import (
     CallArguments,

@@ -10,7 +10,6 @@ from google.genai import types
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kong_ai_proxy.formats import gemini_read
 from kong_ai_proxy.formats.codec import Context
 from kong_ai_proxy.formats.conversation import Media, Text, Thinking, ToolCall
 from kong_ai_proxy.formats.deltas import (
@@ -33,7 +32,8 @@ from kong_ai_proxy.formats.deltas import (
 )
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.gemini import GENERATE, GENERATE_ARRAY
-from kong_ai_proxy.formats.openai_chat import CHAT
+from kong_ai_proxy.formats.gemini import read as gemini_read
+from kong_ai_proxy.formats.openai.chat import CHAT
 from kong_ai_proxy.formats.usage import Usage
 from tests.unit.formats.gemini.support import answer, array, events, fixture, stream
 from tests.unit.formats.strategies import answers, cuts, delta_lists, halves, read

@@ -30,7 +30,7 @@ from kong_ai_proxy.formats.deltas import (
     pieces,
 )
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
-from kong_ai_proxy.formats.openai_chat import CHAT
+from kong_ai_proxy.formats.openai.chat import CHAT
 from kong_ai_proxy.formats.usage import Usage
 from tests.unit.formats import strategies
 from tests.unit.formats.openai import sdk

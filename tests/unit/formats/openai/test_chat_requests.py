@@ -27,7 +27,7 @@ from kong_ai_proxy.formats.conversation import (
     ToolResult,
 )
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.openai_chat import CHAT
+from kong_ai_proxy.formats.openai.chat import CHAT
 from tests.unit.formats import strategies
 from tests.unit.formats.openai import sdk
 

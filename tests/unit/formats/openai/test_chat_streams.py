@@ -18,8 +18,8 @@ from kong_ai_proxy.formats.deltas import (
     Used,
     collect,
 )
-from kong_ai_proxy.formats.openai_chat import CHAT
-from kong_ai_proxy.formats.openai_completions import COMPLETIONS
+from kong_ai_proxy.formats.openai.chat import CHAT
+from kong_ai_proxy.formats.openai.completions import COMPLETIONS
 from tests.unit.formats import strategies
 from tests.unit.formats.openai import sdk
 

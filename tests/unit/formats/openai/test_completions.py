@@ -36,7 +36,7 @@ from kong_ai_proxy.formats.deltas import (
     collect,
 )
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
-from kong_ai_proxy.formats.openai_completions import COMPLETIONS
+from kong_ai_proxy.formats.openai.completions import COMPLETIONS
 from kong_ai_proxy.formats.usage import Usage
 from tests.unit.formats import strategies
 from tests.unit.formats.openai import sdk

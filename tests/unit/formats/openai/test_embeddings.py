@@ -14,7 +14,7 @@ from kong_ai_proxy.formats.codec import Context
 from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.embeddings import EmbeddingsAnswer, EmbeddingsRequest
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.openai_embeddings import EMBEDDINGS
+from kong_ai_proxy.formats.openai.embeddings import EMBEDDINGS
 from kong_ai_proxy.formats.usage import Usage
 from tests.unit.formats.openai import sdk
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from kong_ai_proxy.formats.errors import ProviderError
-from kong_ai_proxy.formats.openai_chat import CHAT
+from kong_ai_proxy.formats.openai.chat import CHAT
 
 
 @pytest.mark.parametrize(

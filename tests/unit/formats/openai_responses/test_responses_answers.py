@@ -28,7 +28,7 @@ from kong_ai_proxy.formats.deltas import (
     pieces,
 )
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
-from kong_ai_proxy.formats.openai_responses import RESPONSES
+from kong_ai_proxy.formats.openai.responses import RESPONSES
 from kong_ai_proxy.formats.usage import Usage
 from tests.unit.formats import strategies
 from tests.unit.formats.openai_responses import judge

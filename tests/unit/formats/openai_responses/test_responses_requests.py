@@ -26,7 +26,7 @@ from kong_ai_proxy.formats.conversation import (
     effort,
 )
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.openai_responses import RESPONSES
+from kong_ai_proxy.formats.openai.responses import RESPONSES
 from tests.unit.formats import strategies
 from tests.unit.formats.openai_responses import judge
 

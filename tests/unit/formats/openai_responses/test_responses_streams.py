@@ -30,8 +30,8 @@ from kong_ai_proxy.formats.deltas import (
     collect,
 )
 from kong_ai_proxy.formats.errors import ProviderError
-from kong_ai_proxy.formats.openai_chat import CHAT
-from kong_ai_proxy.formats.openai_responses import RESPONSES
+from kong_ai_proxy.formats.openai.chat import CHAT
+from kong_ai_proxy.formats.openai.responses import RESPONSES
 from kong_ai_proxy.formats.usage import Usage
 from tests.unit.formats import strategies
 from tests.unit.formats.openai_responses import judge

@@ -1,9 +1,0 @@
-"""Cohere's formats: https://docs.cohere.com/reference/about."""
-
-from __future__ import annotations
-
-from kong_ai_proxy.formats.cohere_chat import CHAT
-from kong_ai_proxy.formats.cohere_embed import EMBED
-from kong_ai_proxy.formats.cohere_generate import GENERATE
-
-__all__ = ["CHAT", "EMBED", "GENERATE"]

@@ -1,8 +1,0 @@
-"""Hugging Face's own formats. For chat its servers and its router speak OpenAI's."""
-
-from __future__ import annotations
-
-from kong_ai_proxy.formats.huggingface_embed import EMBED
-from kong_ai_proxy.formats.huggingface_generate import GENERATE, GENERATE_ARRAY
-
-__all__ = ["EMBED", "GENERATE", "GENERATE_ARRAY"]

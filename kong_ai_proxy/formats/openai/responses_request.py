@@ -1,0 +1,364 @@
+"""OpenAI's Responses, a client's request read.
+
+https://platform.openai.com/docs/api-reference/responses/create. Only requests that are converted
+are read here, so there is nobody who keeps what was said before: the whole conversation has to be
+in `input`, and what refers to something stored is an error. That an answer is not stored is no
+error as long as storing it was not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kong_ai_proxy.formats import openai
+from kong_ai_proxy.formats.conversation import (
+    Block,
+    Conversation,
+    Media,
+    MediaKind,
+    Message,
+    OutputFormat,
+    Reasoning,
+    Refusal,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.fields import (
+    a_text,
+    an_array,
+    an_object,
+    media_of_url,
+    objects,
+    text_of,
+    wrong,
+)
+from kong_ai_proxy.formats.openai import responses_items as items
+
+Object = Mapping[str, object]
+
+LOGPROBS = "message.output_text.logprobs"
+ENCRYPTED = "reasoning.encrypted_content"
+"""Entries of `include`."""
+
+_ROLES: Mapping[str, Role] = {
+    "user": "user",
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+}
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+_STATELESS = "this route keeps no responses"
+_CHOICE = (
+    'tool_choice: expected one of "auto", "none", "required", or {"type": "function", "name": ...}'
+)
+_ITEMS = (
+    "a message, function_call, function_call_output or reasoning: other items, such as calls of "
+    "hosted tools, cannot be carried over to this provider; leave them out"
+)
+
+
+def parse_request(body: Object, *, model: str, stream: bool | None) -> Conversation:
+    """See ChatClient."""
+    said = {name: value for name, value in body.items() if value is not None}
+    _refuse_stored(said)
+    messages = (*_instructions(said), *_input(said.pop("input", None)))
+    named = openai.requested_model({"model": said.pop("model", None)}) or ""
+    asked = bool(said.pop("stream", False))
+    tools, native_tools = _tools(said.pop("tools", []))
+    return Conversation(
+        messages=messages,
+        model=model or named,
+        stream=asked if stream is None else stream,
+        wants_usage=True,
+        tools=tools,
+        native_tools=native_tools,
+        tool_choice=_tool_choice(said.pop("tool_choice", None)),
+        parallel_tool_calls=_flag(said, "parallel_tool_calls"),
+        output=_text_options(said),
+        reasoning=_reasoning(said.pop("reasoning", None)),
+        extra=an_object(said.pop("extra_body", {}), "extra_body"),
+        settings=_settings(said),
+    )
+
+
+def _refuse_stored(said: dict[str, object]) -> None:
+    """What is only for OpenAI to do. What asks for nothing else than happens anyway is gone."""
+    for name in ("previous_response_id", "conversation"):
+        if name in said:
+            raise FormatError(f"{name}: {_STATELESS}; send the whole conversation in input instead")
+    if _flag(said, "store"):
+        raise FormatError(f"store: {_STATELESS}; leave it out, or set it to false")
+    if _flag(said, "background"):
+        raise FormatError(
+            f"background: {_STATELESS}, so none can be fetched later; leave it out, or set it to "
+            "false, and use stream for long answers"
+        )
+    if "prompt" in said:
+        raise FormatError(
+            "prompt: stored prompts are not known to this provider; send instructions and input"
+        )
+
+
+def _flag(said: dict[str, object], name: str) -> bool | None:
+    value = said.pop(name, None)
+    if value is not None and not isinstance(value, bool):
+        wrong(name, "true or false")
+    return value
+
+
+def _settings(said: dict[str, object]) -> dict[str, object]:
+    """What is left of a request once its content is taken out, under the hub's names."""
+    limit = said.pop("max_output_tokens", None)
+    if limit is not None:
+        said["max_tokens"] = limit
+    include = an_array(said.pop("include", []), "include")
+    if LOGPROBS in include or said.get("top_logprobs"):
+        said["logprobs"] = True
+    others = [entry for entry in include if entry not in (LOGPROBS, ENCRYPTED)]
+    if others:
+        said["include"] = others
+    if said.get("truncation") == "disabled":  # what all others do
+        del said["truncation"]
+    said.pop("stream_options", None)  # whether pieces are padded, which they are not
+    return said
+
+
+# ---- input
+
+
+def _instructions(said: dict[str, object]) -> Iterator[Message]:
+    instructions = said.pop("instructions", None)
+    if instructions is not None:
+        yield Message("system", (Text(a_text(instructions, "instructions")),))
+
+
+def _input(value: object) -> Iterator[Message]:
+    if isinstance(value, str):
+        yield Message("user", (Text(value),))
+        return
+    if not isinstance(value, list) or not value:
+        wrong("input", "a string or a non-empty array")
+    signature = ""
+    for where, item in objects(value, "input"):
+        kind = item.get("type", "message")
+        if kind == "reasoning":
+            signature = items.call_signature(item)
+            if not signature:
+                yield from _thought(item)
+        elif kind == "function_call":
+            yield Message("assistant", (_call(item, where, signature),))
+            signature = ""
+        else:
+            signature = ""
+            yield from _item(item, kind, where)
+
+
+def _item(item: Object, kind: object, where: str) -> Iterator[Message]:
+    if kind == "message":
+        yield _message(item, where)
+    elif kind == "function_call_output":
+        yield Message("user", (_result(item, where),))
+    elif kind == "image_generation_call":
+        media = items.image_media(item)
+        if media is not None:
+            yield Message("assistant", (media,))
+    elif kind == "item_reference":
+        raise FormatError(f"{where}: {_STATELESS}; send the item itself instead of item_reference")
+    else:
+        wrong(f"{where}.type", _ITEMS)
+
+
+def _thought(item: Object) -> Iterator[Message]:
+    thinking = items.thought(item)
+    if thinking != Thinking(""):
+        yield Message("assistant", (thinking,))
+
+
+def _call(item: Object, where: str, signature: str) -> ToolCall:
+    return ToolCall(
+        id=a_text(item.get("call_id"), f"{where}.call_id"),
+        name=a_text(item.get("name"), f"{where}.name"),
+        arguments=a_text(item.get("arguments", ""), f"{where}.arguments") or "{}",
+        signature=signature,
+    )
+
+
+def _result(item: Object, where: str) -> ToolResult:
+    call = a_text(item.get("call_id"), f"{where}.call_id")
+    output = item.get("output")
+    if isinstance(output, str):
+        return ToolResult(call, (Text(output),) if output else (), text_of(item, "name"))
+    if not isinstance(output, list):
+        wrong(f"{where}.output", "a string or an array of parts")
+    content: list[Text | Media] = []
+    for place, part in objects(output, f"{where}.output"):
+        block = _part(part, place)
+        if isinstance(block, Refusal):
+            wrong(f"{place}.type", "input_text, input_image or input_file")
+        content.append(block)
+    return ToolResult(call, tuple(content), text_of(item, "name"))
+
+
+def _message(item: Object, where: str) -> Message:
+    role = _ROLES.get(text_of(item, "role").lower())
+    if role is None:
+        wrong(f"{where}.role", "one of user, assistant, system, developer")
+    content = item.get("content")
+    if isinstance(content, str):
+        return Message(role, (Text(content),) if content or role == "user" else ())
+    if not isinstance(content, list):
+        wrong(f"{where}.content", "a string or an array of parts")
+    blocks: list[Block] = []
+    for place, part in objects(content, f"{where}.content"):
+        block = _part(part, place)
+        if role == "system" and not isinstance(block, Text):
+            wrong(f"{place}.type", "input_text: a system message has only texts")
+        if role == "user" and isinstance(block, Refusal):
+            wrong(f"{place}.type", "input_text, input_image or input_file: only models refuse")
+        blocks.append(block)
+    return Message(role, tuple(blocks))
+
+
+def _part(part: Object, where: str) -> Text | Media | Refusal:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text"):
+        return Text(a_text(part.get("text"), f"{where}.text"), _cache(part))
+    if kind == "refusal":
+        return Refusal(a_text(part.get("refusal"), f"{where}.refusal"))
+    if kind == "input_image":
+        return _image(part, where)
+    if kind != "input_file":
+        wrong(f"{where}.type", "input_text, input_image, input_file, output_text or refusal")
+    return _file(part, where)
+
+
+def _image(part: Object, where: str) -> Media:
+    detail = text_of(part, "detail")
+    detail = "" if detail == "auto" else detail
+    if identity := text_of(part, "file_id"):
+        return Media(kind="image", file_id=identity, detail=detail, cache=_cache(part))
+    url = part.get("image_url")
+    if not isinstance(url, str):
+        wrong(f"{where}.image_url", "a URL or a data URL, or file_id")
+    media = _from_url("image", url, f"{where}.image_url")
+    return Media(
+        kind="image",
+        data=media.data,
+        url=media.url,
+        media_type=media.media_type,
+        detail=detail,
+        cache=_cache(part),
+    )
+
+
+def _file(part: Object, where: str) -> Media:
+    name, cache = text_of(part, "filename"), _cache(part)
+    if identity := text_of(part, "file_id"):
+        return Media(kind="file", file_id=identity, name=name, cache=cache)
+    if url := text_of(part, "file_url"):
+        return Media(kind="file", url=url, name=name, cache=cache)
+    data = part.get("file_data")
+    if not isinstance(data, str):
+        wrong(f"{where}.file_data", "the file as a data URL, or file_url or file_id")
+    if not data.startswith("data:"):
+        return Media(kind="file", data=data, name=name, cache=cache)
+    media = _from_url("file", data, f"{where}.file_data")
+    return Media(kind="file", data=media.data, media_type=media.media_type, name=name, cache=cache)
+
+
+def _from_url(kind: MediaKind, url: str, where: str) -> Media:
+    try:
+        return media_of_url(kind, url)
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
+
+
+def _cache(part: Object) -> str | None:
+    """A cache point. Twelve hours is longer than anybody else keeps it, who keep it one hour at
+    most; half an hour is OpenAI's usual."""
+    point = part.get("prompt_cache_breakpoint")
+    if not isinstance(point, dict):
+        return None
+    return "1h" if point.get("ttl") == "12h" else ""
+
+
+# ---- tools and options
+
+
+def _tools(value: object) -> tuple[tuple[Tool, ...], tuple[Object, ...]]:
+    tools: list[Tool] = []
+    native: list[Object] = []
+    for where, tool in objects(value, "tools"):
+        if tool.get("type") == "function":
+            tools.append(_tool(tool, where))
+        else:
+            a_text(tool.get("type"), f"{where}.type")
+            native.append(tool)
+    return tuple(tools), tuple(native)
+
+
+def _tool(tool: Object, where: str) -> Tool:
+    parameters, strict = tool.get("parameters"), tool.get("strict")
+    return Tool(
+        name=a_text(tool.get("name"), f"{where}.name"),
+        description=text_of(tool, "description"),
+        parameters=None if parameters is None else an_object(parameters, f"{where}.parameters"),
+        strict=strict if isinstance(strict, bool) else None,
+    )
+
+
+def _tool_choice(choice: object) -> ToolChoice | None:
+    match choice:
+        case None:
+            return None
+        case "auto" | "none" | "required":
+            return ToolChoice(choice)
+        case {"type": "function", "name": str(name)}:
+            return ToolChoice("tool", name)
+    raise FormatError(_CHOICE)
+
+
+def _text_options(said: dict[str, object]) -> OutputFormat | None:
+    options = an_object(said.pop("text", {}), "text")
+    if options.get("verbosity") is not None:
+        said["verbosity"] = options["verbosity"]
+    asked = options.get("format")
+    if asked is None:
+        return None
+    asked = an_object(asked, "text.format")
+    kind = asked.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return OutputFormat()
+    if kind != "json_schema":
+        wrong("text.format.type", "text, json_object or json_schema")
+    strict = asked.get("strict")
+    return OutputFormat(
+        schema=an_object(asked.get("schema"), "text.format.schema"),
+        name=text_of(asked, "name"),
+        description=text_of(asked, "description"),
+        strict=strict if isinstance(strict, bool) else None,
+    )
+
+
+def _reasoning(value: object) -> Reasoning | None:
+    """How detailed a summary is asked for cannot be said elsewhere, only that there is one."""
+    if value is None:
+        return None
+    asked = an_object(value, "reasoning")
+    effort = asked.get("effort")
+    if effort == "max":  # above xhigh, which is the most that the other formats know
+        effort = "xhigh"
+    if effort is not None and effort not in _EFFORTS:
+        wrong("reasoning.effort", ", ".join(_EFFORTS) + " or max")
+    shown = asked.get("summary") or asked.get("generate_summary")
+    if effort is None and not shown:
+        return None
+    return Reasoning(effort=str(effort) if effort else None, visible=True if shown else None)
