@@ -9,12 +9,7 @@ from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.base import Provider
-from kong_ai_proxy.providers.openai_messages import endpoint, without_developer
-
-# Kong's path. Databricks' own pages give OpenAI clients the base URL
-# https://{host}/serving-endpoints, which makes it /serving-endpoints/chat/completions;
-# `upstream_path` is for whoever needs that one.
-_PATHS = {openai.CHAT: "/serving-endpoints/v1/chat/completions"}
+from kong_ai_proxy.providers.openai_messages import without_developer
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _ID = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -48,11 +43,17 @@ DATABRICKS = Provider(
     name="databricks",
     answers_loosely=True,
     base_url=_base_url,
+    # Kong's path. Databricks' own pages give OpenAI clients the base URL
+    # https://{host}/serving-endpoints, which makes it /serving-endpoints/chat/completions;
+    # `upstream_path` is for whoever needs that one.
+    paths={openai.CHAT: "/serving-endpoints/v1/chat/completions"},
     # A message's role is system, user, assistant or tool (same page, "ChatMessage").
-    endpoint=lambda call: endpoint(_PATHS, without_developer),
-    endpoints=frozenset(_PATHS),
+    changes={openai.CHAT: without_developer},
     # Models of other makers refuse it, and usage comes without it: every response has it (same
     # page, "Usage").
     refused=frozenset({"stream_options"}),
     usage_on_request=False,
+    # "This parameter is only accepted by a limited set of models", to which Claude does not belong;
+    # its own is `thinking`: https://docs.databricks.com/aws/en/machine-learning/model-serving/query-reason-models.
+    refused_by_model=((re.compile("claude"), frozenset({"reasoning_effort"})),),
 )

@@ -33,21 +33,12 @@ def refused(provider: Provider, model: str) -> frozenset[str]:
     return provider.refused_for(Call(openai.CHAT, model, ModelOptions()))
 
 
-def path_of(provider: Provider, route_type: str) -> str:
-    if provider.endpoint is None:
-        return provider.paths[route_type]
-    return provider.endpoint(Call(route_type, "m", ModelOptions())).path
-
-
 def changed(
     provider: Provider, model: str, body: dict[str, Any], *, stream: bool = False
 ) -> dict[str, Any]:
     """A chat request after the provider's last touches."""
-    assert provider.endpoint is not None
     call = Call(openai.CHAT, model, ModelOptions(), stream)
-    change = provider.endpoint(call).change
-    assert change is not None
-    both = {**body, **change(body, call)}
+    both = {**body, **provider.changes[openai.CHAT](body, call)}
     return {name: value for name, value in both.items() if value is not REMOVED}
 
 
@@ -76,8 +67,8 @@ def changed(
 )
 def test_where_it_is(provider: Provider, base_url: str, paths: dict[str, str]) -> None:
     assert provider.base(ModelOptions()) == base_url
+    assert provider.paths == paths
     assert provider.route_types == paths.keys()
-    assert {route_type: path_of(provider, route_type) for route_type in paths} == paths
 
 
 def test_ollama_speaks_its_own_format() -> None:
@@ -117,6 +108,7 @@ def test_what_is_no_workspace_is_refused(workspace: str) -> None:
 
 def test_databricks_is_not_asked_for_usage() -> None:
     assert refused(DATABRICKS, "databricks-gpt-oss-20b") == {"stream_options"}
+    assert "reasoning_effort" in refused(DATABRICKS, "databricks-claude-sonnet-4-5")
     assert not DATABRICKS.usage_on_request
 
 
