@@ -55,7 +55,8 @@ def _endpoint(call: Call) -> Endpoint:
 
 def _deployment(options: ModelOptions) -> str:
     deployment = options.azure_deployment_id or ""
-    if deployment in ("", ".", ".."):
+    # Not encoded either: who decodes a slash before routing would climb out of the deployments.
+    if deployment in ("", ".") or ".." in deployment:
         raise FormatError("azure_deployment_id: expected the name of a deployment")
     return quote(deployment, safe="")
 

@@ -57,11 +57,11 @@ def test_the_version_is_in_the_query() -> None:
 
 
 def test_a_deployment_is_one_segment() -> None:
-    found = endpoint(azure_deployment_id="a/../b?c")
-    assert found.path == "/openai/deployments/a%2F..%2Fb%3Fc/chat/completions"
+    found = endpoint(azure_deployment_id="a/b?c")
+    assert found.path == "/openai/deployments/a%2Fb%3Fc/chat/completions"
 
 
-@pytest.mark.parametrize("deployment", [None, ".", ".."])
+@pytest.mark.parametrize("deployment", [None, ".", "..", "a/..", "../../x"])
 def test_a_deployment_cannot_climb(deployment: str | None) -> None:
     with pytest.raises(FormatError, match="azure_deployment_id"):
         endpoint(azure_deployment_id=deployment)

@@ -66,13 +66,14 @@ class TestGeminiApi:
             ("models/gemini-2.5-flash", "models/gemini-2.5-flash"),
             ("tunedModels/mine", "tunedModels/mine"),
             ("a/b:c d?", "models/a%2Fb%3Ac%20d%3F"),
-            ("../../v1/files", "models/..%2F..%2Fv1%2Ffiles"),
         ],
     )
     def test_a_model_is_one_segment(self, model: str, path: str) -> None:
         assert public(model) == Endpoint(f"/v1beta/{path}:generateContent", gemini.GENERATE)
 
-    @pytest.mark.parametrize("model", ["", "..", "models/..", "models/", "\ud800", "x" * 600])
+    @pytest.mark.parametrize(
+        "model", ["", "..", "models/..", "../../v1/files", "models/", "\ud800", "x" * 600]
+    )
     def test_what_is_no_model_is_refused(self, model: str) -> None:
         for provider in (public, vertex):
             with pytest.raises(FormatError, match="model: expected a name"):
@@ -151,9 +152,9 @@ class TestVertex:
 
     def test_a_project_cannot_leave_its_place(self) -> None:
         assert VERTEX.endpoint
-        where = ModelOptions.model_validate({"gemini": {**WHERE, "project_id": "../p?x"}})
+        where = ModelOptions.model_validate({"gemini": {**WHERE, "project_id": "a/p?x"}})
         path = VERTEX.endpoint(Call(openai.CHAT, "m", where)).path
-        assert path.startswith("/v1/projects/..%2Fp%3Fx/locations/us-central1/")
+        assert path.startswith("/v1/projects/a%2Fp%3Fx/locations/us-central1/")
 
     @pytest.mark.parametrize(
         ("model", "operation", "codec"),
