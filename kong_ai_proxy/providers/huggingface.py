@@ -15,6 +15,7 @@ from kong_ai_proxy.formats import huggingface, openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
+from kong_ai_proxy.providers.openai_messages import renamed
 
 _CHAT_PATH = "/v1/chat/completions"
 _MOST_SEGMENTS = 2  # owner/name, or the name alone of the first models
@@ -24,6 +25,12 @@ _GENERATE = {
     "generate": Endpoint("/generate", huggingface.GENERATE),
     "generate_stream": Endpoint("/generate_stream", huggingface.GENERATE),
 }
+
+
+def _chat(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The limit under the only name that the reference has
+    (https://huggingface.co/docs/inference-providers/tasks/chat-completion)."""
+    return renamed(body, "max_completion_tokens", "max_tokens")
 
 
 def _embed(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
@@ -82,6 +89,7 @@ HUGGINGFACE = Provider(
     answers_loosely=True,
     base_url="https://router.huggingface.co:443",
     paths={openai.CHAT: _CHAT_PATH},
+    changes={openai.CHAT: _chat},
     endpoint=_endpoint,
     endpoints=frozenset({openai.EMBEDDINGS}),
     native=_native,

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import ollama, openai
-from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.providers import mistral_messages
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
+from kong_ai_proxy.providers.openai_messages import renamed
 
 _HOST = "api.mistral.ai"
 _PATHS = {openai.CHAT: "/v1/chat/completions", openai.EMBEDDINGS: "/v1/embeddings"}
@@ -45,8 +45,8 @@ def _endpoint(call: Call) -> Endpoint:
 
 def _chat(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     """Mistral's names for what OpenAI's clients say."""
-    changes = _renamed(body, "seed", "random_seed")
-    changes |= _renamed(body, "max_completion_tokens", "max_tokens")
+    changes = renamed(body, "seed", "random_seed")
+    changes |= renamed(body, "max_completion_tokens", "max_tokens")
     messages = body.get("messages")
     if isinstance(messages, list) and all(isinstance(each, dict) for each in messages):
         cleaned = mistral_messages.cleaned(messages)
@@ -72,15 +72,7 @@ def _with_parameters(tool: dict[str, object]) -> dict[str, object]:
 
 
 def _embeddings(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
-    return _renamed(body, "dimensions", "output_dimension")
-
-
-def _renamed(body: Mapping[str, object], name: str, theirs: str) -> dict[str, object]:
-    if name not in body:
-        return {}
-    if body[name] is None or theirs in body:
-        return {name: REMOVED}
-    return {name: REMOVED, theirs: body[name]}
+    return renamed(body, "dimensions", "output_dimension")
 
 
 def _variant(options: ModelOptions) -> Provider:

@@ -1,9 +1,10 @@
-"""Messages as OpenAI's clients write them, for providers that do not know all of OpenAI's roles."""
+"""What OpenAI's clients say, for providers that speak its format but do not know all its words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Call
 
 
@@ -14,6 +15,15 @@ def without_developer(body: Mapping[str, object], call: Call) -> dict[str, objec
     if not isinstance(messages, list) or not any(map(_is_developers, messages)):
         return {}
     return {"messages": [{**m, "role": "system"} if _is_developers(m) else m for m in messages]}
+
+
+def renamed(body: Mapping[str, object], name: str, theirs: str) -> dict[str, object]:
+    """A member under the provider's name, unless it is there already."""
+    if name not in body:
+        return {}
+    if body[name] is None or body.get(theirs) is not None:
+        return {name: REMOVED}
+    return {name: REMOVED, theirs: body[name]}
 
 
 def _is_developers(message: object) -> bool:

@@ -126,6 +126,7 @@ def test_names_of_mistrals_own() -> None:
 def test_what_was_said_in_mistrals_words_wins_and_null_is_nothing() -> None:
     body = changed({"seed": 7, "random_seed": 8, "max_completion_tokens": None})
     assert body == {"random_seed": 8}
+    assert changed({"max_tokens": None, "max_completion_tokens": 64}) == {"max_tokens": 64}
 
 
 def test_a_request_in_its_words_is_not_touched() -> None:

@@ -15,6 +15,7 @@ from kong_ai_proxy.providers.cerebras import CEREBRAS
 from kong_ai_proxy.providers.dashscope import DASHSCOPE
 from kong_ai_proxy.providers.databricks import DATABRICKS
 from kong_ai_proxy.providers.deepseek import DEEPSEEK
+from kong_ai_proxy.providers.huggingface import HUGGINGFACE
 from kong_ai_proxy.providers.llama2 import LLAMA2
 from kong_ai_proxy.providers.ollama import OLLAMA
 from kong_ai_proxy.providers.openai_messages import without_developer
@@ -280,3 +281,32 @@ def test_what_is_said_in_dashscopes_own_words_counts(stream: bool) -> None:
     budget = {"thinking_budget": 50, "reasoning_effort": "high"}
     found = changed(DASHSCOPE, "qwen-plus", budget, stream=True)
     assert found == {"enable_thinking": True, "thinking_budget": 50}
+
+
+@pytest.mark.parametrize(
+    ("model", "efforts"),
+    [
+        ("grok-3-mini", ["low", "low", "low", "low", "high", "high"]),
+        ("grok-4.3", ["none", "low", "low", "medium", "high", "high"]),
+        ("grok-4.5", ["low", "low", "low", "medium", "high", "high"]),
+    ],
+)
+def test_efforts_of_xai(model: str, efforts: list[str]) -> None:
+    asked = ["none", "minimal", "low", "medium", "high", "xhigh"]
+    found = [changed(XAI, model, {"reasoning_effort": each}) for each in asked]
+    assert found == [{"reasoning_effort": each} for each in efforts]
+
+
+@pytest.mark.parametrize("body", [{}, {"reasoning_effort": None}, {"reasoning_effort": 1}])
+def test_what_is_no_effort_is_left_to_xai(body: dict[str, Any]) -> None:
+    assert changed(XAI, "grok-4.3", body) == body
+
+
+@pytest.mark.parametrize("provider", [DEEPSEEK, HUGGINGFACE])
+def test_a_limit_under_its_older_name(provider: Provider) -> None:
+    assert changed(provider, "m", {"max_completion_tokens": 5}) == {"max_tokens": 5}
+    both = {"max_completion_tokens": 5, "max_tokens": 6}
+    assert changed(provider, "m", both) == {"max_tokens": 6}
+    nulls = {"max_completion_tokens": 5, "max_tokens": None}
+    assert changed(provider, "m", nulls) == {"max_tokens": 5}
+    assert changed(provider, "m", {"max_tokens": 6}) == {"max_tokens": 6}
