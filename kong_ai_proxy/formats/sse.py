@@ -172,6 +172,8 @@ def _simple(data: bytes, at: int) -> Event | None:
     name, as nearly every event is. None for any other, and for one without an end."""
     name, start = b"", at + 6
     end = data.find(b"\n", at)
+    if end < 0:
+        return None
     if not data.startswith(b"data: ", at):
         if not data.startswith(b"event: ", at) or not data.startswith(b"data: ", end + 1):
             return None
