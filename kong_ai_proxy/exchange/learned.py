@@ -66,14 +66,14 @@ class Learned:
             kind = type(delta)
             if kind in _TEXTS:
                 self._characters += len(delta.text)  # type: ignore[union-attr]
-            if not self.has_content and kind in _CONTENT:
-                self.has_content = True
-            if isinstance(delta, Used):
+            elif isinstance(delta, Used):
                 self._usage = delta.usage
             elif isinstance(delta, Started):
                 self.model = delta.model or self.model
             elif isinstance(delta, Failed):
                 self.error = delta.error.message
+            if not self.has_content and kind in _CONTENT:
+                self.has_content = True
         if self._collector is not None and self._characters <= self._room and not self.error:
             for delta in deltas:
                 self._collector.add(delta)

@@ -115,9 +115,6 @@ class _Unanswerable(Exception):  # noqa: N818 - an outcome for the client
 class TranslatedAnswer:
     """One answer. It is committed late: when the first content has come, or all of it."""
 
-    direct: Callable[[bytes], bytes] | None = None
-    """There is no short way past `feed`."""
-
     def __init__(
         self, head: ResponseHead, way: Way, added: Mapping[str, str], learned: Learned
     ) -> None:
@@ -125,6 +122,9 @@ class TranslatedAnswer:
         self.status = head.status
         self.failure: str | None = None
         self.reading = learned
+        self.direct: Callable[[bytes], bytes] | None = None
+        """The short way past `feed` for the pieces of a stream: there once it is committed, and
+        gone when it has failed, so that the next event for `feed` ends it."""
         self._head = head
         self._added = added
         self._way = way
@@ -177,7 +177,7 @@ class TranslatedAnswer:
                 yield from self._commit()
         if failed:
             yield from self._commit()
-            self._over = True
+            self._over, self.direct = True, None
             yield Finish()
 
     def _commit(self) -> Iterator[Action]:
@@ -188,6 +188,14 @@ class TranslatedAnswer:
         if self._held:
             yield Emit(b"".join(self._held))
         self._held = []
+        if self._decoder is None and not self._over:
+            self.direct = self._pass_directly
+
+    def _pass_directly(self, chunk: bytes) -> bytes:
+        written = self._body.feed(chunk)
+        if self._body.failed:
+            self.direct = None
+        return written
 
     def _end(self) -> Iterator[Action]:
         if self._over:
