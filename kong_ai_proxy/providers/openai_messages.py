@@ -17,6 +17,23 @@ def without_developer(body: Mapping[str, object], call: Call) -> dict[str, objec
     return {"messages": [{**m, "role": "system"} if _is_developers(m) else m for m in messages]}
 
 
+def without_thoughts(body: Mapping[str, object], call: Call) -> dict[str, object]:
+    """Thoughts of earlier turns, which no API but DeepSeek's wants back, stay behind where a message
+    must have nothing unknown."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not any(map(_has_thoughts, messages)):
+        return {}
+    return {"messages": [_without_thoughts(m) if _has_thoughts(m) else m for m in messages]}
+
+
+def _has_thoughts(message: object) -> bool:
+    return isinstance(message, dict) and "reasoning_content" in message
+
+
+def _without_thoughts(message: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in message.items() if name != "reasoning_content"}
+
+
 def renamed(body: Mapping[str, object], name: str, theirs: str) -> dict[str, object]:
     """A member under the provider's name, unless it is there already."""
     if name not in body:

@@ -310,3 +310,14 @@ def test_a_limit_under_its_older_name(provider: Provider) -> None:
     nulls = {"max_completion_tokens": 5, "max_tokens": None}
     assert changed(provider, "m", nulls) == {"max_tokens": 5}
     assert changed(provider, "m", {"max_tokens": 6}) == {"max_tokens": 6}
+
+
+def test_thoughts_of_earlier_turns_stay_behind_where_they_are_unknown() -> None:
+    said = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello", "reasoning_content": "Hm."},
+        {"role": "assistant", "content": "Hello", "reasoning": "Hm."},
+    ]
+    found = changed(CEREBRAS, "gpt-oss-120b", {"messages": said})["messages"]
+    assert found == [said[0], {"role": "assistant", "content": "Hello"}, said[2]]
+    assert changed(CEREBRAS, "gpt-oss-120b", {"messages": "hi"}) == {"messages": "hi"}
