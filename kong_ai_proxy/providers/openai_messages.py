@@ -18,8 +18,8 @@ def without_developer(body: Mapping[str, object], call: Call) -> dict[str, objec
 
 
 def without_thoughts(body: Mapping[str, object], call: Call) -> dict[str, object]:
-    """Thoughts of earlier turns, which no API but DeepSeek's wants back, stay behind where a message
-    must have nothing unknown."""
+    """Thoughts of earlier turns, which no API but DeepSeek's wants back, stay behind where they are
+    unknown."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not any(map(_has_thoughts, messages)):
         return {}
