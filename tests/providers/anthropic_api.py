@@ -145,10 +145,7 @@ class Anthropic(Upstream):
 
     def count_tokens(self, request: Recorded, turn: Turn) -> Reply:
         """POST /v1/messages/count_tokens"""
-        body = parsed(request.body)
-        _COUNT.check(body)
-        check_conversation(body)
-        return json_reply(made(MessageTokensCount, {"input_tokens": turn.usage.input}))
+        return counted(parsed(request.body), turn)
 
     def complete(self, request: Recorded, turn: Turn) -> Reply:
         """POST /v1/complete"""
@@ -169,6 +166,13 @@ class Anthropic(Upstream):
             for text, stop in [*pieces, ("", reason)]
         ]
         return Reply(frames=frames, content_type="text/event-stream", error_frame=error_frame)
+
+
+def counted(body: Json, turn: Turn) -> Reply:
+    """The answer to a request to count tokens. Raises RefusedError."""
+    _COUNT.check(body)
+    check_conversation(body)
+    return json_reply(made(MessageTokensCount, {"input_tokens": turn.usage.input}))
 
 
 def _completion(body: Json, text: str, reason: str | None) -> Json:

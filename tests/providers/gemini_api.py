@@ -281,6 +281,7 @@ class Vertex(Gemini):
         (route("POST", _BASE + "google/models/{model}:countTokens"), "count_tokens"),
         (route("POST", _BASE + "google/models/{model}:embedContent"), "embed"),
         (route("POST", _BASE + "google/models/{model}:predict"), "predict"),
+        (route("POST", _BASE + "anthropic/models/count-tokens:rawPredict"), "claude_tokens"),
         (route("POST", _BASE + "anthropic/models/{model}:rawPredict"), "claude"),
         (route("POST", _BASE + "anthropic/models/{model}:streamRawPredict"), "claude"),
     )
@@ -331,6 +332,14 @@ class Vertex(Gemini):
         if streamed:
             return anthropic_api.stream_reply(turn, model)
         return json_reply(anthropic_api.message(turn, model))
+
+    def claude_tokens(self, request: Recorded, turn: Turn, **_: str) -> Reply:
+        """Claude's tokens; the model is in the body, the version may be. https://cloud.google.com/
+        vertex-ai/generative-ai/docs/partner-models/claude/count-tokens"""
+        body = parsed(request.body)
+        if body.pop("anthropic_version", "vertex-2023-10-16") != "vertex-2023-10-16":
+            raise RefusedError("anthropic_version: must be vertex-2023-10-16")
+        return anthropic_api.counted(body, turn)
 
 
 # ---- requests

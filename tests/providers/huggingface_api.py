@@ -2,8 +2,8 @@
 
 Requests are checked with huggingface_hub's types, which Hugging Face generates from the servers'
 own specifications, and answers with the response types there. The specification of chat names the
-members of a tool call as those of a tool's definition and leaves out `tool_call_id` and an image's
-`detail`, while the server takes OpenAI's form (https://huggingface.co/docs/text-generation-inference/messages_api):
+members of a tool call as those of a tool's definition and leaves out `tool_call_id`, an image's
+`detail` and the `type` of a tool choice, while the server takes OpenAI's form (https://huggingface.co/docs/text-generation-inference/messages_api):
 `_as_specified` puts the one for the other before the check.
 """
 
@@ -143,6 +143,9 @@ class HuggingFace(Upstream):
 
 
 def _as_specified(body: Json) -> Json:
+    if isinstance(body.get("tool_choice"), dict):
+        choice = {name: value for name, value in body["tool_choice"].items() if name != "type"}
+        body = {**body, "tool_choice": choice}
     if not isinstance(body.get("messages"), list):
         return body
     messages = []
