@@ -19,7 +19,7 @@ from kong_ai_proxy.config.fields import (
     setting,
 )
 from kong_ai_proxy.config.matrix import SUPPORTED
-from kong_ai_proxy.config.rules import AllOrNone, MustNotBe, Needs, OneOf, Rule
+from kong_ai_proxy.config.rules import AllNeed, AllOrNone, MustNotBe, Needs, NotBoth, OneOf, Rule
 
 Provider = Literal[
     "anthropic",
@@ -332,6 +332,22 @@ class ModelTarget(Record):
         _provider_needs("azure", "azure_instance", "upstream_url"),
         _provider_needs("azure", "azure_deployment_id"),
         *(_supports(provider, route_types) for provider, route_types in SUPPORTED.items()),
+        AllNeed(
+            (("model.provider", "gemini"), ("route_type", "llm/v1/completions")),
+            "model.options.gemini.project_id",
+            "route_type",
+            "the public Gemini API does not support llm/v1/completions, only Vertex AI does: set "
+            "api_endpoint, project_id and location_id in model.options.gemini",
+        ),
+        NotBoth(
+            (
+                ("model.provider", "llama2"),
+                ("model.options.llama2_format", "raw"),
+                ("route_type", "llm/v1/embeddings"),
+            ),
+            "route_type",
+            "llama2_format raw does not support llm/v1/embeddings",
+        ),
         _self_hosted("llama2"),
         _self_hosted("vllm"),
     )

@@ -184,6 +184,46 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class AllNeed:
+    """When all of `when` hold, `field` must be set.
+
+    Kong's `entity_checks` know one condition only.
+    """
+
+    when: tuple[tuple[str, str], ...]
+    field: str
+    wrong: str
+    message: str
+
+    def check(self, record: Mapping[str, object]) -> Iterator[Violation]:
+        holds = all(value_at(record, path) == value for path, value in self.when)
+        if holds and not is_set(record, self.field):
+            yield self.wrong, self.message
+
+    def kong(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class NotBoth:
+    """`when` must not all hold; `field` is what is wrong then.
+
+    Kong's `entity_checks` know one condition only.
+    """
+
+    when: tuple[tuple[str, str], ...]
+    field: str
+    message: str
+
+    def check(self, record: Mapping[str, object]) -> Iterator[Violation]:
+        if all(value_at(record, path) == value for path, value in self.when):
+            yield self.field, self.message
+
+    def kong(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class EachNeeds:
     """When all of `when` hold, each element of the array `array` must have `field`.
 

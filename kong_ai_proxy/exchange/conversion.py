@@ -181,9 +181,11 @@ class OpenAIToOpenAI:
         refused = self.provider.refused_for(self.call)
         for name in refused:
             members.pop(name, None)
-        dropped = tuple(sorted(refused & body.keys()))
+        dropped = sorted(refused & body.keys())
         members.update(dict.fromkeys(dropped, REMOVED))
-        return dropped
+        # Where the answer is written anew, it ends with its usage all the same.
+        kept = {"stream_options"} if self.provider.answers_loosely else set()
+        return tuple(name for name in dropped if name not in kept)
 
     @staticmethod
     def _default(

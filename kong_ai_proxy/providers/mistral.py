@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import ollama, openai
@@ -76,20 +75,7 @@ def _embeddings(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
 
 
 def _variant(options: ModelOptions) -> Provider:
-    if options.mistral_format == "ollama":
-        return _OLLAMA
-    if options.upstream_url and not _is_own(options.upstream_url):
-        return _SELF_HOSTED
-    return _OWN
-
-
-def _is_own(url: str) -> bool:
-    """Whether it leads to Mistral: api.mistral.ai, codestral.mistral.ai, ..."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
-    return f".{host}".endswith(".mistral.ai")
+    return _OLLAMA if options.mistral_format == "ollama" else _OWN
 
 
 _OWN = Provider(
@@ -98,13 +84,11 @@ _OWN = Provider(
     base_url=f"https://{_HOST}",
     endpoint=_endpoint,
     endpoints=frozenset(_PATHS),
-    # By model, so that it also holds where `upstream_url` spells Mistral's own address.
+    # By model, so that Vertex AI, which has these models too, can take it over.
     refused_by_model=((re.compile(""), _UNKNOWN),),
     # A stream always tells it: https://docs.mistral.ai/api#tag/chat, CompletionChunk.usage.
     usage_on_request=False,
 )
-
-_SELF_HOSTED = Provider(name="mistral", base_url="", paths=_PATHS)
 
 _OLLAMA = Provider(
     name="mistral",

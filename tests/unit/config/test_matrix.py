@@ -14,7 +14,9 @@ from tests.unit.config.test_pending import OPTIONS
 
 
 def of(provider: str, route_type: str) -> dict[str, Any]:
-    model = {"provider": provider, "options": OPTIONS.get(provider, {})}
+    vertex = {"api_endpoint": "aiplatform.googleapis.com", "project_id": "p", "location_id": "l"}
+    own = {"gemini": vertex} if provider == "gemini" else OPTIONS.get(provider, {})
+    model = {"provider": provider, "options": own}
     return target(model=model, route_type=route_type)
 
 

@@ -77,6 +77,22 @@ BROKEN = [
         },
     ),
     (target(model=model("vllm")), {"model.options.upstream_url": SELF_HOSTED}),
+    (
+        target(model=model("gemini"), route_type="llm/v1/completions"),
+        {
+            "route_type": (
+                "the public Gemini API does not support llm/v1/completions, only Vertex AI does: "
+                "set api_endpoint, project_id and location_id in model.options.gemini"
+            )
+        },
+    ),
+    (
+        target(
+            model=model("llama2", llama2_format="raw", upstream_url="http://llama.local"),
+            route_type="llm/v1/embeddings",
+        ),
+        {"route_type": "llama2_format raw does not support llm/v1/embeddings"},
+    ),
 ]
 
 

@@ -85,13 +85,11 @@ def test_its_own_address_spelled_out_is_still_its_own() -> None:
     assert "user" in row().refused_for(call)
 
 
-def test_another_server_speaks_plain_openai() -> None:
-    own = row(upstream_url="http://vllm.local:8000")
-    call = Call(openai.CHAT, "m", ModelOptions(upstream_url="http://vllm.local:8000"))
-    assert own.paths[openai.CHAT] == "/v1/chat/completions"
-    assert own.endpoint is None
-    assert own.refused_for(call) == set()
-    assert own.usage_on_request
+@pytest.mark.parametrize("url", [None, "https://codestral.mistral.ai", "http://127.0.0.1:8000"])
+def test_every_address_is_spoken_to_as_mistral(url: str | None) -> None:
+    own = row(upstream_url=url)
+    assert "logit_bias" in own.refused_for(Call(openai.CHAT, "m", ModelOptions(upstream_url=url)))
+    assert not own.usage_on_request
 
 
 def test_ollamas_format() -> None:
