@@ -141,7 +141,8 @@ class Writer:
         return written
 
     def _begin(self, deltas: list[Delta]) -> None:
-        """message_start, with the usage if it comes as early."""
+        """message_start, with the usage if the provider tells it before it says anything. What it
+        tells later is not looked for: that would depend on how the network cut the stream."""
         self._begun = True
         identity = model = ""
         for delta in deltas:
@@ -149,6 +150,8 @@ class Writer:
                 identity, model = delta.id, delta.model
             elif isinstance(delta, Used):
                 self._usage = delta.usage
+            else:
+                break
         message = anthropic_answer.message((identity, model), self._context, [], self._usage)
         self._out.append(event({"type": "message_start", "message": message}))
 

@@ -121,8 +121,10 @@ def _texts(value: object, where: str) -> Iterator[Text]:
 
 
 def _document(document: Mapping[str, object]) -> str:
-    """What the model is told of it: its data, and its id where it has one to be cited by."""
-    return json_text(document if document.get("id") else document.get("data", document))
+    """What the model is told of it: its data, and its id where it has one to be cited by. Cohere's
+    own examples have JSON as a text there (https://docs.cohere.com/v2/docs/tool-use-overview)."""
+    told = document if document.get("id") else document.get("data", document)
+    return told if isinstance(told, str) else json_text(told)
 
 
 def _user_blocks(value: object, where: str) -> Iterator[Block]:

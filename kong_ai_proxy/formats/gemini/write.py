@@ -6,6 +6,7 @@ https://ai.google.dev/api/generate-content#generatecontentresponse
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any, Literal
 
 import orjson
@@ -139,25 +140,24 @@ class _Candidates:
         self._usage: Usage | None = None
         self._head: _Json = {"modelVersion": context.model, "responseId": context.id}
 
-    def take(self, deltas: list[Delta]) -> None:
-        for delta in deltas:
-            kind = type(delta)
-            if kind is Started:
-                identity, model, _ = delta  # type: ignore[misc]
-                context = self.context
-                self._head = {
-                    "modelVersion": model or context.model,
-                    "responseId": identity or context.id,
-                }
-            elif kind is Used:
-                assert isinstance(delta, Used)
-                self._usage = delta.usage
-            elif kind is Failed:
-                assert isinstance(delta, Failed)
-                self.failed = delta
-                return
-            else:
-                self._take(delta)
+    def take(self, delta: Delta) -> None:
+        """Nothing may be taken after a Failed."""
+        kind = type(delta)
+        if kind is Started:
+            identity, model, _ = delta  # type: ignore[misc]
+            context = self.context
+            self._head = {
+                "modelVersion": model or context.model,
+                "responseId": identity or context.id,
+            }
+        elif kind is Used:
+            assert isinstance(delta, Used)
+            self._usage = delta.usage
+        elif kind is Failed:
+            assert isinstance(delta, Failed)
+            self.failed = delta
+        else:
+            self._take(delta)
 
     def _take(self, delta: Delta) -> None:
         number: int = delta.choice  # type: ignore[union-attr]
@@ -238,7 +238,8 @@ def _token(step: object) -> _Json:
 def render_answer(answer: Answer, context: Context) -> _Json:
     """A whole answer."""
     candidates = _Candidates(context)
-    candidates.take(list(pieces(answer)))
+    for delta in pieces(answer):
+        candidates.take(delta)
     return candidates.last()
 
 
@@ -252,16 +253,19 @@ class Writer:
         self._over = False
 
     def feed(self, deltas: list[Delta]) -> bytes:
-        """One chunk of what is new in all of them; b"" for nothing."""
+        """A chunk for each piece with its log probabilities, however many came at once; b"" for
+        nothing."""
         if self._over:
             return b""
-        candidates = self._candidates
-        candidates.take(deltas)
-        new = candidates.so_far()
-        written = self._framed(new) if new else b""
-        if candidates.failed:
-            self._over = True
-            return written + self._closed(gemini_errors.render_error(candidates.failed.error))
+        candidates, written = self._candidates, b""
+        for delta, after in zip_longest(deltas, deltas[1:]):
+            candidates.take(delta)
+            new = None if type(after) is Logprobs else candidates.so_far()
+            if new:
+                written += self._framed(new)
+            if candidates.failed:
+                self._over = True
+                return written + self._closed(gemini_errors.render_error(candidates.failed.error))
         return written
 
     def end(self) -> bytes:
