@@ -27,7 +27,6 @@ from tests.integration.text_world import (
     WEATHER_PARAMETERS,
     Place,
     World,
-    but,
     drain,
     on,
 )
@@ -99,7 +98,6 @@ async def test_message(client: AsyncAnthropic, place: Place) -> None:
     assert raw.headers["x-kong-llm-model"] == place.header
 
 
-@but(ALL, "mistral")
 async def test_message_streamed(client: AsyncAnthropic, place: Place) -> None:
     place.upstream.script(text="Rivers run – to the sea.", usage=Usage(input=12, output=8))
     async with client.messages.stream(
@@ -116,7 +114,6 @@ async def test_message_streamed(client: AsyncAnthropic, place: Place) -> None:
     assert message.usage.output_tokens == 8
 
 
-@but(ALL, "mistral")
 async def test_events_come_in_anthropics_order(client: AsyncAnthropic, place: Place) -> None:
     place.upstream.script(text="To the sea.")
     stream = await client.messages.create(
@@ -144,7 +141,6 @@ async def test_parallel_calls(client: AsyncAnthropic, place: Place) -> None:
     assert message.stop_reason == "tool_use"
 
 
-@but(ALL, "mistral")
 async def test_parallel_calls_streamed(client: AsyncAnthropic, place: Place) -> None:
     place.upstream.script(tool_calls=[WEATHER, TIME])
     async with client.messages.stream(
@@ -155,7 +151,6 @@ async def test_parallel_calls_streamed(client: AsyncAnthropic, place: Place) -> 
     assert message.stop_reason == "tool_use"
 
 
-@but(ALL, "mistral")
 async def test_results_of_calls_go_back(client: AsyncAnthropic, place: Place) -> None:
     place.upstream.script(Turn(tool_calls=[WEATHER, TIME]), Turn(text="18 °C at noon."))
     first = await client.messages.create(
@@ -182,7 +177,6 @@ async def test_results_of_calls_go_back(client: AsyncAnthropic, place: Place) ->
     assert b"So?" in place.upstream.requests[-1].body
 
 
-@but(ALL, "huggingface")
 async def test_a_tool_can_be_demanded(client: AsyncAnthropic, place: Place) -> None:
     place.upstream.script(tool_calls=[TIME])
     message = await client.messages.create(
@@ -305,7 +299,7 @@ async def test_cached_tokens_of_others_are_told(client: AsyncAnthropic, place: P
     assert message.usage.input_tokens == 200
 
 
-@on("anthropic")
+@on("anthropic", "vertex-claude")
 async def test_tokens_are_counted_where_claude_is(client: AsyncAnthropic, place: Place) -> None:
     place.upstream.script(usage=Usage(input=33))
     counted = await client.messages.count_tokens(model=place.model, messages=[QUESTION])

@@ -11,6 +11,7 @@ and makes its own `place` of it: one provider as one format sees it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -233,6 +234,12 @@ class Place:
     def sent(self) -> Any:
         """The body of the last request that the provider got."""
         return self.upstream.requests[-1].json
+
+    def speak_in_part(self) -> asyncio.Event:
+        """Let the provider say some of seven words, and the others once the event is set."""
+        hold = asyncio.Event()
+        self.upstream.script(text="one two three four five six seven", hold=hold, hold_after=5)
+        return hold
 
     def check(self) -> None:
         """What holds after every test: the vendor's models took each request, and each came with
