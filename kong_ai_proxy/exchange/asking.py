@@ -154,7 +154,7 @@ def _huggingface(request: ClientRequest, body: _Body) -> Asked:
 
 # ---- Gemini and Bedrock: model and operation in the path, or in named captures
 
-_GEMINI_PATH = re.compile(r"(?:/models|/tunedModels)/(?P<model>[^/:]+):(?P<operation>\w+)/?\Z")
+_GEMINI_PATH = re.compile(r"(?:/models|/tunedModels)/(?P<model>.+):(?P<operation>\w+)/?\Z")
 _GEMINI_REST = re.compile(
     r"/(?:upload/)?v1(?:beta|alpha|beta1)?/.+\Z|/(?:files|batches|cachedContents|models)(?:/.*)?\Z"
 )

@@ -27,7 +27,7 @@ from kong_ai_proxy.exchange.converting import Converting
 from kong_ai_proxy.exchange.endpoints import endpoint
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, OK, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.form import Form, FormFields
-from kong_ai_proxy.exchange.keys import Keys
+from kong_ai_proxy.exchange.keys import Keys, secrets_of
 from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.messages import (
     NO_ENV,
@@ -59,6 +59,8 @@ from kong_ai_proxy.providers.registry import PROVIDERS
 
 MODEL_HEADER = "x-kong-llm-model"
 DROPPED_HEADER = "x-kong-ai-dropped-params"
+_WITHOUT_MODEL = frozenset({"huggingface/generate", "llama2/raw"})
+"""Formats of servers that have one model, which no request names."""
 MAX_MODEL_HEADER = 512
 """Longest value of MODEL_HEADER: the name may be the client's."""
 
@@ -116,6 +118,7 @@ class Attempt:
         self._dropped: tuple[str, ...] = ()
         self._asks_for_usage = False
         self._way: Way | None = None
+        self._secrets = self._keys.secrets
 
     def _subpath(self) -> Subpath:
         if not self._operation.collections:
@@ -189,6 +192,7 @@ class Attempt:
         self._check_model()
         self._check_streaming()
         credentials = self._keys.credentials(env.credential)
+        self._secrets += secrets_of(env.credential)
         body = self._body(env, credentials)
         headers = {
             **self._provider_headers(),
@@ -239,6 +243,7 @@ class Attempt:
             counts_usage=self.target.logging.log_statistics,
             now=int(env.now),
             id=env.id,
+            secrets=self._secrets,
         )
 
     def _provider_headers(self) -> dict[str, str]:
@@ -307,6 +312,7 @@ class Attempt:
             not self.model.name
             and self._requested is None
             and self._asked.route_type in openai.NEED_MODEL
+            and getattr(self._endpoint.codec, "name", "") not in _WITHOUT_MODEL
         ):
             raise Refused(
                 BAD_REQUEST, "model parameter not found in request, nor in gateway configuration"
@@ -518,7 +524,7 @@ class Attempt:
     def secrets(self) -> tuple[str, ...]:
         """Texts of the operator's that must be in no log, wherever they turn up: providers quote
         the key that they refuse."""
-        return self._keys.secrets
+        return self._secrets
 
     def request_payload(self) -> str | None:
         """The client's JSON for the log, where it was read."""

@@ -55,6 +55,8 @@ class Converting:
     """Whether somebody here wants to know what a stream has used."""
     now: int
     id: str
+    secrets: tuple[str, ...] = ()
+    """The operator's keys, for the errors of providers that quote them."""
 
     def access(self, body: Mapping[str, object]) -> Converted:
         """The request for the provider. Raises Refused (400) for what cannot be carried over."""
@@ -77,6 +79,7 @@ class Converting:
             source=self._source,
             wants_stream=self.call.stream,
             is_carried=is_carried,
+            secrets=self.secrets,
         )
 
     def _chat(self, body: Mapping[str, object]) -> Converted:
@@ -87,6 +90,7 @@ class Converting:
         except FormatError as error:
             raise Refused(BAD_REQUEST, str(error)) from None
         asked, refused = self._allowed(self._with_defaults(said))
+        refused = tuple(name for name in refused if name in said.settings or name in _PARTS)
         rendered = self._rendered(lambda: provider.render_request(asked))
         prefix = said.prompt if said.is_completion and said.settings.get("echo") else ""
         way = self._way(self._context(said.wants_usage)._replace(prefix=prefix))
@@ -139,6 +143,7 @@ class Converting:
             context=self._context(wants_usage=True),
             source=self._source,
             request=said,
+            secrets=self.secrets,
         )
         return Converted(self._finished(rendered.body), rendered.dropped, way)
 

@@ -12,6 +12,16 @@ from kong_ai_proxy.exchange.errors import SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 
 
+def secrets_of(credential: Credential | None) -> tuple[str, ...]:
+    """What of a cloud's credential must be seen by nobody."""
+    if credential is None:
+        return ()
+    if isinstance(credential, BearerToken):
+        return (credential.token,)
+    both = (credential.secret_access_key, credential.session_token)
+    return tuple(text for text in both if text)
+
+
 class Keys:
     """The credentials of one request to one target."""
 

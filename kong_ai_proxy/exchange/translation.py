@@ -54,6 +54,7 @@ MAX_ERROR = 1 << 20
 MAX_HELD = 64 << 10
 """Bytes for the client that wait for the first content, so that an error before it is a status."""
 
+REDACTED = "[redacted]"
 _JSON = "application/json"
 _BROKE_OFF = "the provider's answer broke off"
 
@@ -73,7 +74,22 @@ _BODY_HEADERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatWay:
+class _Way:
+    """What is the same of every answer."""
+
+    secrets: tuple[str, ...] = ()
+    """The operator's keys, which providers quote in errors."""
+
+    def masked(self, error: ProviderError) -> ProviderError:
+        """The error without the operator's keys."""
+        message = error.message
+        for secret in self.secrets:
+            message = message.replace(secret, REDACTED)
+        return error if message == error.message else error._replace(message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatWay(_Way):
     """A conversation's answer: from which format into which one."""
 
     llm_format: str
@@ -90,7 +106,7 @@ class ChatWay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingsWay:
+class EmbeddingsWay(_Way):
     """The same of embeddings."""
 
     llm_format: str
@@ -205,18 +221,28 @@ class TranslatedAnswer:
             yield from self._pass(written)
             if not self._over:
                 yield from self._commit()
+        elif self._body.error is not None:
+            yield from self._error(self._body.error, self._body.status)
         else:
-            yield from self._whole(written, self._body.status)
+            yield from self._whole(written, self._new_head(self._body.status, _JSON))
         if not self._over:
             self._over = True
             yield Finish()
 
-    def _whole(self, body: bytes, status: int) -> Iterator[Action]:
+    def _whole(self, body: bytes, head: ResponseHead) -> Iterator[Action]:
         self._committed = True
         self.reading.keep(body)
-        yield Commit(self._new_head(status, _JSON), len(body))
+        yield Commit(head, len(body))
         if body:
             yield Emit(body)
+
+    def _error(self, error: ProviderError, status: int) -> Iterator[Action]:
+        way = self._way
+        head = self._new_head(status, _JSON)
+        more = client_errors.error_headers(way.llm_format, error)
+        head = head._replace(headers=(*head.headers, *more.items()))
+        body = client_errors.error_body(way.llm_format, way.masked(error), way.client)
+        yield from self._whole(body, head)
 
     def _lost(self, lost: Lost) -> Iterator[Action]:
         if not self._committed and not self.reading.has_content:
@@ -248,11 +274,8 @@ class TranslatedAnswer:
         """An error in place of the answer, as ordinary JSON."""
         self._over = True
         status = error.status if error.status >= FIRST_ERROR else BAD_GATEWAY
-        yield from self._whole(self._error_body(error), status)
+        yield from self._error(error, status)
         yield Finish()
-
-    def _error_body(self, error: ProviderError) -> bytes:
-        return client_errors.error_body(self._way.llm_format, error, self._way.client)
 
     def _new_head(self, status: int, media_type: str) -> ResponseHead:
         headers = [
@@ -284,6 +307,8 @@ class _Body(Protocol):
     status: int
     failed: ProviderError | None
     """Set once nothing more is to be expected."""
+    error: ProviderError | None
+    """What a whole answer is that is an error."""
 
     def feed(self, piece: bytes) -> bytes:
         """What the client gets of this piece. Raises _Unanswerable."""
@@ -319,12 +344,14 @@ class _StreamBody:
 
     is_stream = True
     status = OK
+    error: ProviderError | None = None
 
     def __init__(self, way: ChatWay, reader: StreamReader, learned: Learned) -> None:
         self.media_type = way.client.stream_type
         self.failed: ProviderError | None = None
         self._reader = reader
         self._writer = way.client.writer(way.context)
+        self._way = way
         self._learned = learned
         self._wants_usage = way.context.wants_usage
 
@@ -353,7 +380,8 @@ class _StreamBody:
     def _written(self, deltas: list[Delta]) -> bytes:
         self._learned.note(deltas)
         if deltas and isinstance(deltas[-1], Failed):
-            self.failed = deltas[-1].error
+            self.failed = self._way.masked(deltas[-1].error)
+            deltas[-1] = Failed(self.failed)
         return self._writer.feed(deltas)
 
 
@@ -363,6 +391,7 @@ class _Collected:
     is_stream = False
     media_type = _JSON
     status = OK
+    error: ProviderError | None = None
 
     def __init__(self) -> None:
         self.failed: ProviderError | None = None
@@ -446,6 +475,7 @@ class _CarriedStream:
 
     is_stream = True
     status = OK
+    error: ProviderError | None = None
 
     def __init__(self, way: ChatWay, learned: Learned) -> None:
         carrier = cast(Carrier, way.provider)
@@ -479,6 +509,7 @@ class _GatheredBody:
     is_stream = False
     media_type = _JSON
     status = OK
+    error: ProviderError | None = None
 
     def __init__(self, way: ChatWay, reader: StreamReader, learned: Learned) -> None:
         self.failed: ProviderError | None = None
@@ -553,10 +584,10 @@ class _ErrorBody(_Collected):
         return b""
 
     def end(self) -> bytes:
-        """The error in the client's format, with the provider's status."""
-        error = self._way.provider.parse_error(self.status, b"".join(self._chunks))
-        self._learned.note_error(error.message)
-        return client_errors.error_body(self._way.llm_format, error, self._way.client)
+        """Nothing beside the error."""
+        self.error = self._way.provider.parse_error(self.status, b"".join(self._chunks))
+        self._learned.note_error(self.error.message)
+        return b""
 
 
 def _collected(deltas: list[Delta]) -> Answer:

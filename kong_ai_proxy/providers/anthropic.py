@@ -68,10 +68,40 @@ def _known(names: Iterable[object]) -> list[str]:
     return [name for name in dict.fromkeys(map(str, names)) if name in BEDROCK_BETAS]
 
 
+def _without_empty_thoughts(body: Mapping[str, object]) -> dict[str, object]:
+    """Thoughts that have neither a text nor a signature are a 400; signed ones may have no text
+    (https://platform.claude.com/docs/en/build-with-claude/extended-thinking)."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not any(map(_has_empty_thoughts, messages)):
+        return {}
+    return {"messages": [_cleaned(m) if _has_empty_thoughts(m) else m for m in messages]}
+
+
+def _has_empty_thoughts(message: object) -> bool:
+    content = message.get("content") if isinstance(message, dict) else None
+    return isinstance(content, list) and any(map(_is_empty_thought, content))
+
+
+def _is_empty_thought(block: object) -> bool:
+    if not isinstance(block, dict) or block.get("type") != "thinking":
+        return False
+    return not block.get("thinking") and not block.get("signature")
+
+
+def _cleaned(message: Mapping[str, object]) -> dict[str, object]:
+    content = message["content"]
+    assert isinstance(content, list)
+    return {**message, "content": [block for block in content if not _is_empty_thought(block)]}
+
+
+def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    return _without_empty_thoughts(body)
+
+
 def bedrock_change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     """Makes a Messages body one for Bedrock's InvokeModel and InvokeModelWithResponseStream, where
     model and streaming are said by the path and the version by the body."""
-    changes: dict[str, object] = {}
+    changes = _without_empty_thoughts(body)
     betas = body.get("anthropic_beta")
     if isinstance(betas, list):
         changes["anthropic_beta"] = _known(betas) or REMOVED
@@ -88,7 +118,8 @@ def vertex_change(body: Mapping[str, object], call: Call) -> Mapping[str, object
     """Makes a Messages body one for Vertex AI's rawPredict and streamRawPredict, where the model is
     said by the path and the version by the body.
     https://docs.cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude"""
-    changes = _hosted(body, call, VERTEX_VERSION, ("model",))
+    changes = _without_empty_thoughts(body)
+    changes |= _hosted(body, call, VERTEX_VERSION, ("model",))
     output = body.get("output_config")
     # Known there from 4.6 on (.../partner-models/claude/structured_outputs). Of older models only
     # the effort is left out, without which they work; a schema that cannot be kept is an error.
@@ -136,6 +167,7 @@ ANTHROPIC = Provider(
     base_url="https://api.anthropic.com:443",
     paths={openai.CHAT: "/v1/messages", openai.COMPLETIONS: "/v1/complete"},
     codecs={openai.CHAT: anthropic.MESSAGES, openai.COMPLETIONS: anthropic.COMPLETE},
+    changes={openai.CHAT: _change},
     native=_native,
     natives=frozenset({"anthropic"}),
     variant=_variant,

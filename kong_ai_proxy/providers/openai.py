@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from kong_ai_proxy.formats import openai
-from kong_ai_proxy.providers.base import Provider
+from kong_ai_proxy.providers.base import Call, Provider
+from kong_ai_proxy.providers.openai_messages import without_thoughts
+
+
+def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """OpenAI answers members of messages that it does not know with a 400; other servers behind
+    `upstream_url`, such as DeepSeek's, demand thoughts back."""
+    return {} if call.options.upstream_url else without_thoughts(body, call)
+
 
 OPENAI = Provider(
     name="openai",
@@ -28,6 +37,7 @@ OPENAI = Provider(
         openai.REALTIME: "/v1/realtime",
     },
     is_any_server=True,
+    changes={openai.CHAT: _change},
     # `top_k` is not a parameter of OpenAI's, which answers unknown ones with a 400.
     refused=frozenset({"top_k"}),
     # "max_tokens ... is not compatible with o-series models" (chat reference); gpt-5 is alike.

@@ -205,13 +205,13 @@ class Driver:
 
     async def _pass_on(self, attempt: Attempt, call: Call) -> None:
         await self._do(attempt.feed(Head(call.head)))
-        direct = attempt.direct
         while not self._down.ended:
             try:
                 chunk = await call.read()
             except UpstreamLost as lost:
                 await self._do(attempt.feed(lost.lost))
                 continue
+            direct = attempt.direct  # an answer that is converted has one once it is committed
             if direct is None or not chunk:
                 await self._do(attempt.feed(Data(chunk) if chunk else End()))
                 continue
@@ -219,6 +219,8 @@ class Driver:
                 await self._down.emit(changed)
             if self._first_content is None:
                 self._note_first_content()
+            if attempt.direct is None:  # it has failed: this ends it
+                await self._do(attempt.feed(Data(b"")))
 
     async def _do(self, actions: Iterator[Action]) -> None:
         for action in actions:
