@@ -11,8 +11,9 @@ A file has these members:
         `unchanged` where the client's own bytes go on.
     answer: the provider's. `json`, or `sse` or `ndjson` as text, or `frames` of an AWS event stream
         as [event type, payload]; `status`, `headers` and `type` where they are not the usual ones.
-    client: what the client gets. `json`, or `sse` or `frames` to the byte, or `unchanged`;
-        `status`, `type` and `headers`, of which null is one that must not be there.
+    client: what the client gets. `json`, or `sse` or `frames` to the byte, or a `body` that is
+        `unchanged`; `crlf` where lines of `sse` end with CR LF; `status` and `headers` where they
+        are not the usual ones, null for a header that must not be there.
     usage: prompt and completion tokens that are counted, where the configuration wants statistics.
 """
 
@@ -176,7 +177,8 @@ def _check_order(actions: Sequence[Action]) -> None:
 def body_bytes(body: Json) -> bytes:
     """The bytes of a body as a fixture writes it."""
     if "sse" in body:
-        return f"{body['sse'].rstrip()}\n\n".encode()
+        raw = f"{body['sse'].rstrip()}\n\n".encode()
+        return raw.replace(b"\n", b"\r\n") if body.get("crlf") else raw
     if "ndjson" in body:
         return f"{body['ndjson'].rstrip()}\n".encode()
     if "frames" in body:

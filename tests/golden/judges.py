@@ -3,14 +3,13 @@ servers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 
 from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
-from kong_ai_proxy.exchange.messages import UpstreamRequest
 from tests import providers
-from tests.golden.fixture import AWS
+from tests.golden.fixture import AWS, Golden
 from tests.providers import Recorded, Turn, Upstream
 from tests.providers.ollama_api import Ollama
 from tests.providers.openai_api import OpenAI
@@ -27,7 +26,7 @@ class _OpenServer(OpenAI):
         """Anybody may."""
 
 
-def _judge(row: str) -> Upstream | None:
+def _judge(row: str) -> Upstream:
     """The stand-in for a row of the matrix."""
     vendors = {
         "anthropic": providers.anthropic,
@@ -50,16 +49,14 @@ def _judge(row: str) -> Upstream | None:
     return providers.openai() if row in ("openai", "azure") else _OpenServer()
 
 
-def check(row: str, upstream: UpstreamRequest, body: bytes, more: Mapping[str, str]) -> None:
-    """Raises tests.providers.upstream.RefusedError for what the vendor would refuse. `more` are the
-    client's headers that go on."""
-    judge = _judge(row)
-    if judge is None:
-        return
-    headers: CIMultiDict[str] = CIMultiDict(more)
-    for name, value in upstream.set_headers.items():
-        headers[name] = value
+def check(row: str, golden: Golden) -> None:
+    """Raises tests.providers.upstream.RefusedError for what the vendor would refuse of a fixture's
+    request. Stand-ins look at a signature's time, so that it is made now."""
+    _, upstream = golden.attempt(now=time.time())
+    body = upstream.body if isinstance(upstream.body, bytes) else golden.sent
     place = upstream.address
+    headers: CIMultiDict[str] = CIMultiDict(upstream.set_headers)
     headers["Host"] = place.host
+    headers.setdefault("Content-Type", "application/json")
     seen = Recorded(upstream.method, place.path, place.query, CIMultiDictProxy(headers), body)
-    judge._answer(seen, Turn())
+    _judge(row)._answer(seen, Turn())

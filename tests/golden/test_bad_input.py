@@ -32,6 +32,8 @@ class Vendor(NamedTuple):
     """An error inside a stream, which has TEXT."""
     unknown: bytes
     """An event that nobody knows."""
+    status: int
+    """Of `event`, where it comes before any text."""
 
 
 TEXT = "the vendor is busy"
@@ -70,35 +72,40 @@ _BUSY = {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": TEX
 # https://platform.openai.com/docs/guides/error-codes.
 VENDORS: Mapping[str, Vendor] = {
     "anthropic": Vendor(
-        _ANTHROPIC, _sse(_ANTHROPIC, "error"), _sse({"type": "brand_new", "x": 1}, "brand_new")
+        _ANTHROPIC, _sse(_ANTHROPIC, "error"), _sse({"type": "brand_new", "x": 1}, "brand_new"), 529
     ),
     "bedrock": Vendor(
         {"message": TEXT},
         _exception("throttlingException"),
         fixture.event_frame("brandNewEvent", {"x": 1}),
+        429,
     ),
     "cohere": Vendor(
         {"message": TEXT},
         _sse(_BUSY, "message-end"),
         _sse({"type": "brand-new", "x": 1}, "brand-new"),
+        500,
     ),
     "cohere/completions": Vendor(
         {"message": TEXT},
         orjson.dumps(_GENERATE) + b"\n",
         orjson.dumps({"event_type": "brand-new", "is_finished": False}) + b"\n",
+        500,
     ),
-    "vertex": Vendor(_GOOGLE, _sse(_GOOGLE), _sse({"brandNew": 1})),
+    "vertex": Vendor(_GOOGLE, _sse(_GOOGLE), _sse({"brandNew": 1}), 503),
     "llama2-ollama": Vendor(
         {"error": TEXT},
         orjson.dumps({"error": TEXT}) + b"\n",
         orjson.dumps({"model": "llama2", "brand_new": 1, "done": False}) + b"\n",
+        502,
     ),
-    "llama2-raw": Vendor(_TGI, _sse(_TGI), b": comment\n\n"),
-    "openai": Vendor(_OPENAI, _sse(_OPENAI), _sse({"id": "x", "choices": None, "model": "m"})),
+    "llama2-raw": Vendor(_TGI, _sse(_TGI), b": comment\n\n", 429),
+    "openai": Vendor(_OPENAI, _sse(_OPENAI), _sse({"id": "x", "choices": None, "model": "m"}), 500),
     "mistral-openai": Vendor(
         {"object": "error", "message": TEXT, "type": "server_error", "param": None, "code": None},
         _sse(_OPENAI),
         _sse({"id": "x", "choices": None, "model": "m"}),
+        500,
     ),
 }
 
@@ -227,7 +234,8 @@ def test_a_stream_that_is_wrong_from_the_start_is_an_ordinary_error(pair: Pair, 
     played = pair.play([_STREAM_FAULTS[fault](golden, pair)], stream=True)
     message = clients.error_message(pair.client, played)
     assert message
-    assert fault != "an error" or TEXT in message
+    if fault == "an error":
+        assert (played.head.status, TEXT in message) == (pair.vendor.status, True)
 
 
 @pairs
