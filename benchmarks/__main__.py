@@ -6,10 +6,14 @@ import argparse
 from collections.abc import Iterable
 
 from benchmarks import plugin_server
+from benchmarks.conversion import parts
 from benchmarks.relay import cases, measure, pinned, processes, report
 
 PLUGIN_SERVER, RELAY = "plugin-server", "relay"
+PROXIED = frozenset(case.name for case in cases.CASES)
+TRANSLATED = frozenset(case.name for case in cases.TRANSLATED)
 RELAY_PARTS = (*cases.BY_NAME, cases.UPLOAD, cases.DOWNLOAD)
+PARTS = (PLUGIN_SERVER, *parts.NAMES, RELAY)
 
 
 def main() -> None:
@@ -18,10 +22,10 @@ def main() -> None:
     parser.add_argument(
         "parts",
         nargs="*",
-        choices=(PLUGIN_SERVER, RELAY, *RELAY_PARTS),
-        default=(PLUGIN_SERVER, RELAY),
+        choices=(*PARTS, *RELAY_PARTS),
+        default=PARTS,
         metavar="PART",
-        help=f"{PLUGIN_SERVER}, {RELAY}, or of the relay only {', '.join(RELAY_PARTS)} "
+        help=f"{', '.join(PARTS)}, or of the relay only {', '.join(RELAY_PARTS)} "
         "(default: everything)",
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row (default 3)")
@@ -33,15 +37,20 @@ def main() -> None:
     options = parser.parse_args()
     if PLUGIN_SERVER in options.parts:
         print(plugin_server.table(plugin_server.measure(options.seconds)), end="\n\n")
-    relay = [part for part in options.parts if part != PLUGIN_SERVER]
+    for part in parts.NAMES:
+        if part in options.parts:
+            _print(parts.lines(part, options.seconds))
+    relay = [part for part in options.parts if part == RELAY or part in RELAY_PARTS]
     if relay:
         _relay([part for part in relay if part != RELAY], options.seconds, options.control)
 
 
 def _relay(chosen: list[str], seconds: float, control: bool) -> None:
     pinned.pin(processes.LAST_CORE)
-    if not chosen or cases.BY_NAME.keys() & set(chosen):
+    if not chosen or PROXIED & set(chosen):
         _print(report.rows(measure.rows(chosen, seconds, control=control), seconds))
+    if not chosen or TRANSLATED & set(chosen):
+        _print(report.translated(measure.translated(chosen, seconds), seconds))
     if not chosen or {cases.UPLOAD, cases.DOWNLOAD} & set(chosen):
         _print(report.transfers(measure.transfers(chosen, control=control)))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from benchmarks.conversion import streams
+
 MODEL = "gpt-4o"
 CHUNKS = 100
 EMBEDDING = 1536
@@ -57,11 +59,20 @@ class Case:
     pause: float = 0.0
     """Seconds between the pieces."""
     logging: dict[str, bool] = field(default_factory=lambda: {"log_statistics": True})
+    provider: streams.Streams | None = None
+    """Whose format the answer has; None: OpenAI's, as the request."""
 
     @property
     def streams(self) -> bool:
         """Whether the answer is a stream of events."""
         return len(self.answer) > 1
+
+    @property
+    def media_type(self) -> str:
+        """Of the answer."""
+        if self.provider:
+            return self.provider.media_type
+        return streams.SSE if self.streams else "application/json"
 
     @property
     def takes(self) -> float:
@@ -82,7 +93,11 @@ class Case:
         """Whether a client got what the upstream said, but for usage it did not ask for."""
         if not self.streams:
             return body == self.answer[0]
-        return body.endswith(b"data: [DONE]\n\n") and _said(body) == _said(b"".join(self.answer))
+        return body.endswith(b"data: [DONE]\n\n") and _said(body) == self._says
+
+    @property
+    def _says(self) -> str:
+        return self.provider.says(CHUNKS) if self.provider else _said(b"".join(self.answer))
 
 
 def _head(method: str, path: str, headers: dict[str, str]) -> bytes:
@@ -94,7 +109,7 @@ def _head(method: str, path: str, headers: dict[str, str]) -> bytes:
 
 def _said(stream: bytes) -> str:
     events = [orjson.loads(line[6:]) for line in stream.split(b"\n\n")[:-2]]
-    return "".join(e["choices"][0]["delta"].get("content", "") for e in events if e["choices"])
+    return "".join(e["choices"][0]["delta"].get("content") or "" for e in events if e["choices"])
 
 
 def _chat(size: int, **more: object) -> dict[str, Any]:
@@ -206,7 +221,20 @@ CASES = (
         "image/v1/images/generations",
     ),
 )
-BY_NAME = {case.name: case for case in CASES}
+STREAM = next(case for case in CASES if case.name == "sse")
+"""What translated streams are compared with."""
+TRANSLATED = tuple(
+    Case(
+        each.name,
+        f"{each.label}, stream of {CHUNKS} chunks",
+        STREAM.connections,
+        STREAM.request,
+        each.make(CHUNKS),
+        provider=each,
+    )
+    for each in streams.ALL
+)
+BY_NAME = {case.name: case for case in (*CASES, *TRANSLATED)}
 
 BULK_ROUTE_TYPE = "llm/v1/files"
 BULK_PIECES = 100
@@ -225,14 +253,18 @@ def target(name: str) -> tuple[str, str]:
 def config(name: str, upstream: int) -> dict[str, Any]:
     """ai-proxy's configuration for a case or a bulk transfer, with the upstream's port."""
     case = BY_NAME.get(name)
+    options: dict[str, Any] = {"upstream_url": f"http://127.0.0.1:{upstream}/{name}"}
+    model: dict[str, Any] = {"provider": "openai", "options": options}
+    auth = {"header_name": "Authorization", "header_value": "Bearer sk-bench"}
+    if case and case.provider:
+        model.update(provider=case.provider.name, name=MODEL)
+        options.update(case.provider.options)
+        auth = case.provider.auth or auth
     return {
         "route_type": case.route_type if case else BULK_ROUTE_TYPE,
-        "auth": {"header_name": "Authorization", "header_value": "Bearer sk-bench"},
+        "auth": auth,
         "logging": case.logging if case else {"log_statistics": True},
-        "model": {
-            "provider": "openai",
-            "options": {"upstream_url": f"http://127.0.0.1:{upstream}/{name}"},
-        },
+        "model": model,
     }
 
 

@@ -48,23 +48,24 @@ class Figures:
 
 @dataclass
 class Row:
-    """A case with so many connections."""
+    """A case with so many connections, through the relay, and what that is compared with: the
+    same through the proxy, or another case through the relay."""
 
     case: cases.Case
     connections: int
     relay: Figures = field(default_factory=Figures)
-    proxy: Figures = field(default_factory=Figures)
+    other: Figures = field(default_factory=Figures)
 
     @property
     def ratios(self) -> list[float]:
-        """Relay : proxy of each round, the least first."""
-        pairs = zip(self.relay.slices, self.proxy.slices, strict=True)
-        return sorted(relay.rate / proxy.rate for relay, proxy in pairs)
+        """Relay : other of each round, the least first."""
+        pairs = zip(self.relay.slices, self.other.slices, strict=True)
+        return sorted(relay.rate / other.rate for relay, other in pairs)
 
     @property
     def cpu_ratio(self) -> float:
         """The same from the CPU for an answer, which other processes disturb less."""
-        return self.proxy.cpu_per_answer / self.relay.cpu_per_answer
+        return self.other.cpu_per_answer / self.relay.cpu_per_answer
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,29 @@ class Bench:
     def row(self, case: cases.Case, connections: int, seconds: float) -> Row:
         """Measure each system for `seconds`. Raises RuntimeError for a wrong answer."""
         row = Row(case, connections)
-        pairs = [(self.proxy, row.proxy), (self.relay, row.relay)]
-        for each, figures in pairs:
+        self._rounds(row, [(self.proxy, case), (self.relay, case)], seconds)
+        return row
+
+    def translated(self, case: cases.Case, connections: int, seconds: float) -> Row:
+        """The same of a stream that the relay translates, and one that it passes on."""
+        row = Row(case, connections)
+        self._rounds(row, [(self.relay, cases.STREAM), (self.relay, case)], seconds)
+        return row
+
+    def _rounds(self, row: Row, measured: list[tuple[System, cases.Case]], seconds: float) -> None:
+        sides = list(zip(measured, (row.other, row.relay), strict=True))
+        for (each, case), figures in sides:
             self.load.do(Job(case.name, each.port, int(each.ticketed)))
             figures.before = each.rss()
             each.forget_peak()
-        rate, slice_seconds = TICKETS_A_SECOND, max(seconds / ROUNDS, 2 * case.takes)
+        rate, slice_seconds = TICKETS_A_SECOND, max(seconds / ROUNDS, 2 * row.case.takes)
         for n in range(ROUNDS):
-            for each, figures in pairs if n % 2 == 0 else pairs[::-1]:
-                ahead = connections + int(rate * (WARM + slice_seconds))
-                self._slice(case, connections, each, figures, ahead, slice_seconds)
-            rate = max(figures.slices[-1].rate for _, figures in pairs)
-        for each, figures in pairs:
+            for (each, case), figures in sides if n % 2 == 0 else sides[::-1]:
+                ahead = row.connections + int(rate * (WARM + slice_seconds))
+                self._slice(case, row.connections, each, figures, ahead, slice_seconds)
+            rate = max(figures.slices[-1].rate for _, figures in sides)
+        for (each, _), figures in sides:
             figures.after, figures.peak = each.rss(), each.peak()
-        return row
 
     def _slice(
         self,
@@ -159,6 +169,17 @@ def rows(chosen: Sequence[str], seconds: float, *, control: bool) -> Iterator[Ro
         for case in picked:
             for connections in case.connections:
                 yield found.row(case, connections, seconds)
+
+
+def translated(chosen: Sequence[str], seconds: float) -> Iterator[Row]:
+    """A row for each chosen provider (all without names) whose stream is translated."""
+    picked = [case for case in cases.TRANSLATED if not chosen or case.name in chosen]
+    if not picked:
+        return
+    with bench(control=False) as found:
+        for case in picked:
+            for connections in case.connections:
+                yield found.translated(case, connections, seconds)
 
 
 def transfers(chosen: Sequence[str], *, control: bool) -> Iterator[Transfer]:

@@ -13,6 +13,7 @@ from typing import IO
 import orjson
 import psutil
 
+from benchmarks import resident
 from benchmarks.relay import pinned
 from benchmarks.relay.load import Job, Slice
 
@@ -75,22 +76,15 @@ class System:
 
     def rss(self) -> float:
         """Resident memory in MB."""
-        return float(self._process.memory_info().rss / 1e6)
+        return resident.now(self._process.pid)
 
     def forget_peak(self) -> None:
         """Let `peak` count from now (Linux)."""
-        if (file := self._proc("clear_refs")).exists():
-            file.write_text("5")
+        resident.forget_peak(self._process.pid)
 
     def peak(self) -> float:
         """The most resident memory in MB; what it is now where the system does not tell."""
-        if not self._proc("status").exists():
-            return self.rss()
-        lines = self._proc("status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1.024e-3 for line in lines if line.startswith("VmHWM"))
-
-    def _proc(self, file: str) -> Path:
-        return Path(f"/proc/{self._process.pid}/{file}")
+        return resident.peak(self._process.pid)
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.relay import pinned, processes
+from benchmarks.relay import cases, pinned, processes
 from benchmarks.relay.measure import ROUNDS, Figures, Row, Transfer
 
+TRANSLATED_GOAL = 0.7
 FULL = 0.9
 """A core that is less busy than this was not what limited the answers."""
 
@@ -41,7 +42,7 @@ def _where() -> str:
 def _line(row: Row) -> str:
     ratios = row.ratios
     middle = ratios[len(ratios) // 2]
-    relay, proxy = row.relay, row.proxy
+    relay, proxy = row.relay, row.other
     cells = (
         row.case.label,
         row.connections,
@@ -58,7 +59,7 @@ def _line(row: Row) -> str:
 
 
 def _pair(row: Row, name: str, how: str) -> str:
-    return f"{row.relay.median(name):{how}} / {row.proxy.median(name):{how}}"
+    return f"{row.relay.median(name):{how}} / {row.other.median(name):{how}}"
 
 
 def _memory(figures: Figures) -> str:
@@ -68,9 +69,38 @@ def _memory(figures: Figures) -> str:
 def _notes(row: Row) -> Iterable[str]:
     if row.case.pause or row.connections == 1:
         return
-    for name, figures in (("relay", row.relay), ("proxy", row.proxy)):
+    for name, figures in (("relay", row.relay), ("proxy", row.other)):
         if figures.busy < FULL:
             yield f"- {row.case.label}: the {name} was on the CPU {figures.busy:.0%} of the time."
+
+
+def translated(measured: Iterable[Row], seconds: float) -> Iterable[str]:
+    """The lines of the table of translated streams; pairs of figures are translated / passed."""
+    yield (
+        f"Streams that the relay translates for an OpenAI client beside one of OpenAI's that it "
+        f"passes on, each of {cases.CHUNKS} chunks, with log_statistics; the relay {_where()}; "
+        f"{ROUNDS} rounds in turn, together {seconds:g} s each; medians:"
+    )
+    yield ""
+    yield (
+        "| from | at once | answers/s | translated : passed (rounds) | goal | by CPU "
+        "| CPU µs/answer | p50 ms |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    for row in measured:
+        ratios = row.ratios
+        middle = ratios[len(ratios) // 2]
+        cells = (
+            row.case.label.partition(",")[0],
+            row.connections,
+            _pair(row, "rate", ",.0f"),
+            f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            TRANSLATED_GOAL if middle >= TRANSLATED_GOAL else f"{TRANSLATED_GOAL}, missed",
+            f"{row.cpu_ratio:.2f}",
+            f"{row.relay.cpu_per_answer:,.0f} / {row.other.cpu_per_answer:,.0f}",
+            _pair(row, "p50", ".2f"),
+        )
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
 def transfers(measured: Iterable[Transfer]) -> Iterable[str]:

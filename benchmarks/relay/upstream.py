@@ -28,12 +28,13 @@ def _pieces(case: cases.Case) -> tuple[bytes, ...]:
     """What is written for a case, each piece on its own."""
     if not case.streams:
         return (_whole(case.answer[0]),)
-    first = OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    media_type = case.media_type.encode()
+    first = OK + b"Content-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % media_type
     *chunks, last = (wire.chunk(event) for event in case.answer)
     return (first + chunks[0], *chunks[1:], last + wire.LAST_CHUNK)
 
 
-ANSWERS = {case.name.encode(): (_pieces(case), case.pause) for case in cases.CASES}
+ANSWERS = {case.name.encode(): (_pieces(case), case.pause) for case in cases.BY_NAME.values()}
 
 
 class Provider(asyncio.Protocol):

@@ -11,6 +11,7 @@ from benchmarks.relay import cases, measure, report, wire
 from benchmarks.relay.load import Job
 from kong_ai_proxy.config import parse
 
+TRANSLATED = [case.name for case in cases.TRANSLATED]
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 
 
@@ -53,7 +54,7 @@ def bench() -> Iterator[measure.Bench]:
         yield found
 
 
-@pytest.mark.parametrize("name", cases.INSTANCES)
+@pytest.mark.parametrize("name", [name for name in cases.INSTANCES if name not in TRANSLATED])
 def test_a_request_passes_whole_through_the_proxy(bench: measure.Bench, name: str) -> None:
     bench.load.do(Job(name, bench.proxy.port))
 
@@ -75,3 +76,10 @@ def test_a_row_has_figures_of_both(bench: measure.Bench) -> None:
     table = list(report.rows([row], 0.2))
     assert len(row.ratios) == measure.ROUNDS
     assert any(line.startswith("| chat, 200 B | 2 |") for line in table)
+
+
+def test_a_translated_stream_stands_beside_one_that_is_passed(bench: measure.Bench) -> None:
+    row = bench.translated(cases.BY_NAME["anthropic"], 2, seconds=0.2)
+    table = list(report.translated([row], 0.2))
+    assert len(row.ratios) == measure.ROUNDS
+    assert any(line.startswith("| Anthropic | 2 |") for line in table)

@@ -1,0 +1,1 @@
+"""Formats converted into each other, in this process: time of chunks and requests, memory."""
