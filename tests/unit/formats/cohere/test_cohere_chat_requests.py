@@ -384,3 +384,11 @@ def planned(message: Message) -> Message:
         return message
     others = [b for b in message.blocks if not isinstance(b, Text | ToolCall)]
     return replace(message, blocks=(*others, Text("\n".join(texts)), *calls))
+
+
+def test_a_documents_data_may_be_a_text() -> None:
+    """As in the examples of https://docs.cohere.com/v2/docs/tool-use-overview."""
+    document = {"type": "document", "document": {"data": '{"celsius": 21}'}}
+    body = {"messages": [{"role": "tool", "tool_call_id": "c1", "content": [document]}]}
+    [message] = CHAT.parse_request(body, model="m").messages
+    assert message.blocks == (ToolResult("c1", (Text('{"celsius": 21}'),)),)
