@@ -38,7 +38,7 @@ class Vendor:
     provider: str
     model: str
     stand_in: Callable[[], Upstream]
-    auth: Mapping[str, str] = field(default_factory=dict)
+    auth: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     translated: bool = True
     """Whether an OpenAI client's request changes its format on the way there."""
