@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Required
 
 import orjson
+from anthropic._constants import ANTHROPIC_API_VERSION
 from botocore.credentials import Credentials  # type: ignore[import-untyped, unused-ignore]
 from botocore.model import OperationModel  # type: ignore[import-untyped, unused-ignore]
 from pydantic import Field
@@ -64,6 +65,10 @@ _ERRORS: Final = {
 _NO_SYSTEM: Final = re.compile(
     r"amazon\.titan-text|cohere\.command-(light-)?text|ai21\.j2|mistral-7b"
 )
+
+
+# The page of _check_claude, and what the anthropic package sends for Bedrock since its version 2.
+_CLAUDE_VERSIONS: Final = ("bedrock-2023-05-31", ANTHROPIC_API_VERSION)
 
 
 class _TitanEmbed(TypedDict, total=False):
@@ -301,7 +306,7 @@ def _check_content_type(params: Json) -> None:
 
 def _check_claude(body: Json, model: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html"""
-    if body.get("anthropic_version") != "bedrock-2023-05-31":
+    if body.get("anthropic_version") not in _CLAUDE_VERSIONS:
         raise RefusedError("anthropic_version: must be bedrock-2023-05-31")
     for name in ("model", "stream"):
         if name in body:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import orjson
+from anthropic._constants import ANTHROPIC_API_VERSION
 from google.genai import Client, models, types
 from google.genai._common import BaseModel
 from pydantic import ValidationError
@@ -145,6 +146,8 @@ _REASONS: Final = {
 _CONFIG_ONLY: Final = {"enable_affective_dialog", "response_format", "translation_config"}
 # types.FunctionDeclaration.name
 _FUNCTION_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
+# The page of Vertex.claude, and what the anthropic package sends for Vertex since its version 2.
+_CLAUDE_VERSIONS: Final = ("vertex-2023-10-16", ANTHROPIC_API_VERSION)
 _SIGNATURE: Final = "c3RhbmQtaW4tc2lnbmF0dXJl"
 _DIMENSIONS: Final = 8
 
@@ -321,7 +324,7 @@ class Vertex(Gemini):
         """:rawPredict and :streamRawPredict: Anthropic's body with `anthropic_version` in it and
         the model in the path. https://platform.claude.com/docs/en/api/claude-on-vertex-ai"""
         body = parsed(request.body)
-        if body.pop("anthropic_version", None) != "vertex-2023-10-16":
+        if body.pop("anthropic_version", None) not in _CLAUDE_VERSIONS:
             raise RefusedError("anthropic_version: must be vertex-2023-10-16")
         if "model" in body:
             raise RefusedError("model: Extra inputs are not permitted")
@@ -337,7 +340,7 @@ class Vertex(Gemini):
         """Claude's tokens; the model is in the body, the version may be. https://cloud.google.com/
         vertex-ai/generative-ai/docs/partner-models/claude/count-tokens"""
         body = parsed(request.body)
-        if body.pop("anthropic_version", "vertex-2023-10-16") != "vertex-2023-10-16":
+        if body.pop("anthropic_version", _CLAUDE_VERSIONS[0]) not in _CLAUDE_VERSIONS:
             raise RefusedError("anthropic_version: must be vertex-2023-10-16")
         return anthropic_api.counted(body, turn)
 
