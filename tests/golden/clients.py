@@ -90,8 +90,9 @@ def error_message(llm_format: str, played: Played) -> str:
     assert played.is_clean
     assert played.head.status >= 400
     assert played.head.header("content-type") == "application/json"
-    value = orjson.loads(played.body)
-    return _MESSAGES[llm_format](value)
+    if llm_format == "bedrock":
+        assert (played.head.header("x-amzn-errortype") or "").endswith("Exception")
+    return _MESSAGES[llm_format](orjson.loads(played.body))
 
 
 def _openai(value: Json) -> str:

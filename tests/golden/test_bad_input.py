@@ -339,3 +339,18 @@ def test_an_error_keeps_its_status(pair: Pair, what: str, status: int, stream: b
     assert message
     assert len(message) < 10_000
     assert what != "JSON" or TEXT in message
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [pair for pair in PAIRS if pair.row in ("anthropic", "cohere", "openai")],
+    ids=lambda pair: f"{pair.client}-{pair.row}",
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_that_the_provider_quotes_stays_here(pair: Pair, stream: bool) -> None:
+    """Where formats differ; a body in the client's own format passes as it is."""
+    text = "Incorrect API key provided: golden-key."
+    body = orjson.dumps({"type": "error", "message": text, "error": {"message": text}})
+    played = pair.play([body], stream=stream, head=_head(401))
+    assert played.head.status == 401
+    assert b"Incorrect API key" in played.body

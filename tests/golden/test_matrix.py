@@ -17,7 +17,7 @@ ROWS = [row.name for row in matrix.ROWS]
 def _cells() -> Iterator[str]:
     """The names of all cells that have something in them."""
     for row in matrix.ROWS:
-        yield from (f"{row.name}-{capability}" for capability in matrix.capabilities(row))
+        yield from (f"{row.name}-{capability}" for capability in sorted(matrix.capabilities(row)))
 
 
 def _of_cell(cell: str) -> list[Golden]:
@@ -31,6 +31,11 @@ def test_cell(cell: str) -> None:
     for golden in found:
         checks.request(golden)
         checks.answer(golden)
+
+
+@pytest.mark.xfail(reason="the relay takes out usage that comes alone only", strict=True)
+def test_usage_that_nobody_asked_for_stays_here() -> None:
+    checks.answer(fixture.load("deepseek/usage-unasked"))
 
 
 @pytest.mark.parametrize("name", fixture.names(*ROWS))
