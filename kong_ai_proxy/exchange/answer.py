@@ -28,6 +28,10 @@ MAX_READ = 64 * 1024 * 1024
 EVENT_STREAM = "text/event-stream"
 BODILESS = frozenset({204, 205, 304})
 """Statuses whose answers have no body (RFC 9110 section 15)."""
+MODEL_HEADER = "x-kong-llm-model"
+"""Names the model, on answers of status 200."""
+BROKE_OFF = "the provider's answer broke off"
+_BROKEN = b"\n\ndata: " + error_body(BROKE_OFF) + b"\n\n"
 _LENGTH_GONE = frozenset({"content-length", "content-encoding"})
 
 
@@ -41,9 +45,13 @@ class Answer:
         request: ClientRequest,
         reading: Reading | None,
         added: Mapping[str, str],
+        broken: bytes | None = None,
     ) -> None:
-        """`reading` is None where nobody wants to know anything; `added` headers are set on it."""
-        self.is_stream = is_event_stream(head)
+        """`reading` is None where nobody wants to know anything; `added` headers are set on it.
+        `broken` is not None for streams that are no server-sent events of OpenAI's: what a client
+        is told when its stream breaks off."""
+        self.is_stream = broken is not None or is_event_stream(head)
+        self._broken = _BROKEN if broken is None else broken
         self.status = head.status
         self.reading = reading
         self.failure: str | None = None
@@ -168,7 +176,8 @@ class Answer:
         if self.is_stream:
             if self.reading:
                 yield from _emit(self.reading.end())
-            yield Emit(b"\n\ndata: " + error_body("the provider's answer broke off") + b"\n\n")
+            if self._broken:
+                yield Emit(self._broken)
         yield Abort()
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import cast
 
 import orjson
 
@@ -50,19 +51,20 @@ from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
-from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.codec import ChatClient, Context
+from kong_ai_proxy.formats.deltas import Failed
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.json_object import JsonObject
 from kong_ai_proxy.formats.openai.usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.registry import PROVIDERS
 
-MODEL_HEADER = "x-kong-llm-model"
 DROPPED_HEADER = "x-kong-ai-dropped-params"
 _WITHOUT_MODEL = frozenset({"huggingface/generate", "llama2/raw"})
 """Formats of servers that have one model, which no request names."""
 MAX_MODEL_HEADER = 512
-"""Longest value of MODEL_HEADER: the name may be the client's."""
+"""Longest value of the header that names it: the name may be the client's."""
 
 Content = JsonObject | Form | None
 """The request's body as far as it is looked at."""
@@ -440,11 +442,12 @@ class Attempt:
         try:
             added = self._response_headers()
             if head.status != OK:  # as with Kong's own plugin
-                added.pop(MODEL_HEADER, None)
+                added.pop(answer.MODEL_HEADER, None)
             if self._way is not None:
                 self.answer = TranslatedAnswer(head, self._way, added, self._learned())
             else:
-                self.answer = answer.Answer(head, self._request, self._reading(head), added)
+                reading, broken = self._reading(head), self._broken(head)
+                self.answer = answer.Answer(head, self._request, reading, added, broken)
         except Refused as refused:
             yield Fail("invalid_header", refused.message, refused)
             return
@@ -476,6 +479,20 @@ class Attempt:
             content_type=head.header("content-type"),
         )
 
+    def _broken(self, head: ResponseHead) -> bytes | None:
+        """What the client of a native stream is told when it breaks off, in its own words."""
+        client = self._asked.codec
+        if self._asked.native is None or not self._call.stream or client is None:
+            return None
+        media_type = (head.header("content-type") or "").partition(";")[0].strip().lower()
+        stream_type = getattr(client, "stream_type", "")
+        if media_type != stream_type or media_type == "application/json":
+            return None
+        failed = Failed(ProviderError(answer.BROKE_OFF))
+        told = cast(ChatClient, client).writer(Context()).feed([failed])
+        # What has come of an event ends here.
+        return b"\n\n" + told if media_type == answer.EVENT_STREAM else told
+
     def _learned(self) -> Learned:
         estimates = self._asked.route_type in openai.TEXT_ROUTE_TYPES
         return Learned(
@@ -506,7 +523,11 @@ class Attempt:
         """How the answer came."""
         if self._operation.websocket:
             return "realtime"
-        return "stream" if self.answer and self.answer.is_stream else "oneshot"
+        if self.answer is None:
+            return "oneshot"
+        # A stream may be a JSON array, which does not look like one.
+        native = self._asked.native is not None and self._call.stream and self.answer.status == OK
+        return "stream" if native or self.answer.is_stream else "oneshot"
 
     @property
     def request_model(self) -> str | None:
@@ -538,7 +559,7 @@ class Attempt:
         wanted = self._rules.model_name_header or "kong-debug" in self._request.headers
         if name and wanted:
             text = _header_text(f"{self.model.provider}/{name}")
-            headers[MODEL_HEADER] = text[:MAX_MODEL_HEADER]
+            headers[answer.MODEL_HEADER] = text[:MAX_MODEL_HEADER]
         if self._dropped:
             headers[DROPPED_HEADER] = ", ".join(self._dropped)
         return headers

@@ -10,7 +10,7 @@ import orjson
 from typing_extensions import override
 
 from kong_ai_proxy.exchange import client_errors, privacy
-from kong_ai_proxy.exchange.answer import no_answer
+from kong_ai_proxy.exchange.answer import BROKE_OFF, MODEL_HEADER, no_answer
 from kong_ai_proxy.exchange.errors import BAD_GATEWAY, FIRST_ERROR, OK, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.messages import (
@@ -56,7 +56,6 @@ MAX_HELD = 64 << 10
 
 REDACTED = "[redacted]"
 _JSON = "application/json"
-_BROKE_OFF = "the provider's answer broke off"
 
 # What tells of the body as the provider sent it.
 _BODY_HEADERS = frozenset(
@@ -172,7 +171,7 @@ class TranslatedAnswer:
                 case Lost():
                     yield from self._lost(event)
         except coding.CodingError as error:
-            yield from self._fail(ProviderError(f"{_BROKE_OFF}: content-encoding: {error}"))
+            yield from self._fail(ProviderError(f"{BROKE_OFF}: content-encoding: {error}"))
         except _Unanswerable as unanswerable:
             yield from self._fail(unanswerable.error)
 
@@ -250,7 +249,7 @@ class TranslatedAnswer:
             yield no_answer(lost)
             return
         self.failure = lost.reason
-        yield from self._break_off(ProviderError(_BROKE_OFF))
+        yield from self._break_off(ProviderError(BROKE_OFF))
         yield Abort()
 
     def _fail(self, error: ProviderError) -> Iterator[Action]:
@@ -274,7 +273,7 @@ class TranslatedAnswer:
         """An error in place of the answer, as ordinary JSON."""
         self._over = True
         status = error.status if error.status >= FIRST_ERROR else BAD_GATEWAY
-        yield from self._error(error, status)
+        yield from self._error(error._replace(status=status), status)
         yield Finish()
 
     def _new_head(self, status: int, media_type: str) -> ResponseHead:
@@ -286,7 +285,8 @@ class TranslatedAnswer:
             and name not in self._added
         ]
         headers.append(("content-type", media_type))
-        headers.extend(self._added.items())
+        named = self._added.items()
+        headers.extend((n, value) for n, value in named if status == OK or n != MODEL_HEADER)
         return ResponseHead(status, tuple(headers))
 
 

@@ -16,6 +16,7 @@ from kong_ai_proxy.formats.openai import completions as openai_completions
 from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 from kong_ai_proxy.providers.openai import OPENAI
+from kong_ai_proxy.providers.openai_messages import without_thoughts
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
@@ -50,7 +51,13 @@ def _endpoint(call: Call) -> Endpoint:
         version = f"{query}&{version}" if query else version
     if not path.startswith("openai/"):
         path = f"openai/deployments/{_deployment(call.options)}/{path}"
-    return Endpoint(f"/{path}", codec, version)
+    change = _change if call.route_type == openai.CHAT else None
+    return Endpoint(f"/{path}", codec, version, change=change)
+
+
+def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """As OpenAI, Azure knows no members of messages but its own."""
+    return {} if call.options.upstream_url else without_thoughts(body, call)
 
 
 def _deployment(options: ModelOptions) -> str:
