@@ -10,7 +10,7 @@ dev: $(STAMP)  ## plugin server, stand-in for Kong and provider on 127.0.0.1:800
 	@exec $(BIN)/kong-ai-proxy dev $(ARGS)
 
 test: $(STAMP) lint  ## everything CI runs
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
