@@ -50,6 +50,7 @@ WEATHER_PARAMETERS: Final[Json] = {
 TIME_PARAMETERS: Final[Json] = {"type": "object", "properties": {"zone": {"type": "string"}}}
 WEATHER: Final = ToolCall("get_weather", {"city": 'Zürich "N"', "unit": "C"})
 TIME: Final = ToolCall("get_time", {"zone": "Europe/Rome"})
+TEXT: Final = "/text"
 PNG: Final = (  # one transparent pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
@@ -341,6 +342,8 @@ def deck(formats: Collection[str], upstreams: Mapping[str, Upstream], account: s
             url = upstreams[backend.standin].url
             for path, route_type in _paths(llm_format, backend).items():
                 config = configuration(backend, url, route_type, llm_format, account)
+                if path == TEXT:
+                    config["model"]["name"] = backend.completes or backend.model
                 routes.append(
                     decks.route(f"/{llm_format}/{name}{path}", config, response_buffering=False)
                 )
@@ -365,7 +368,10 @@ def configuration(
 
 def _paths(llm_format: str, backend: Backend) -> dict[str, str]:
     """Below the backend's own path: OpenAI's operations have a route each, those of the other
-    formats are told apart by the plugin."""
+    formats are told apart by the plugin. Only Hugging Face's requests for a text do not name a
+    model: theirs is configured."""
+    if llm_format == "huggingface":
+        return {"": "llm/v1/chat", TEXT: "llm/v1/chat"}
     if llm_format != "openai":
         return {"": "llm/v1/chat"}
     paths = {"/v1/chat/completions": "llm/v1/chat"}
