@@ -203,3 +203,23 @@ def test_anthropics_clients_know_the_type_of_our_errors() -> None:
     del bodies[413]
     for body in bodies.values():
         ErrorResponse.model_validate_json(body)
+
+
+@pytest.mark.parametrize("name", ["bedrock", "gemini"])
+def test_a_native_stream_that_is_no_sse_counts_as_a_stream(name: str) -> None:
+    """Bedrock's event stream, and Gemini's JSON array."""
+    vendor, client = VENDORS[name], CLIENTS[name]
+    path, body = client.request(vendor, stream=True)
+    exchange = native(name, body, path.partition("?")[0])
+    exchange.answered(exchange.judged(vendor))
+    assert exchange.attempt.mode == "stream"
+
+
+@pytest.mark.parametrize("name", ["ollama", "bedrock", "huggingface"])
+def test_a_gemini_client_can_name_any_model(name: str) -> None:
+    """With colons and slashes, which google-genai does not encode."""
+    vendor = VENDORS[name]
+    path = f"/v1beta/models/{vendor.model}:generateContent"
+    body = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+    _, client = exchanged(vendor, body, path=path, llm_format="gemini")
+    assert client.json["candidates"][0]["finishReason"] == "STOP"

@@ -280,11 +280,13 @@ def test_a_provider_lost_after_content_is_an_error_event_and_no_end() -> None:
     assert exchange.attempt.answer.failure == "connection reset"
 
 
-def test_a_provider_lost_amid_an_answer_in_one_piece_has_not_answered() -> None:
+@pytest.mark.parametrize("content_type", ["application/json", SSE])
+def test_a_provider_lost_amid_an_answer_in_one_piece_has_not_answered(content_type: str) -> None:
     """However much of it has come: the client has nothing yet."""
     exchange = Exchange(CLAUDE, HELLO)
-    exchange.head(content_type="application/json")
-    exchange.data(message()[:-20])
+    exchange.head(content_type=content_type)
+    data = message() if content_type != SSE else b"".join(frames(Turn(text="One two.")))
+    exchange.data(data[: len(data) * 3 // 4])
     client = exchange.lost()
     assert client.status == 0
     assert isinstance(client.ending, Fail)
