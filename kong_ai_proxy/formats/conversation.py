@@ -219,8 +219,19 @@ class Conversation:
             block.text
             for message in self.messages
             for block in message.blocks
-            if isinstance(block, Text)
+            if isinstance(block, Text | Refusal)
         )
+
+    @property
+    def has_cache_points(self) -> bool:
+        """Whether something is to be cached: what formats without that name `cache_control`."""
+        blocks = (block for message in self.messages for block in message.blocks)
+        return any(getattr(each, "cache", None) is not None for each in (*blocks, *self.tools))
+
+    @property
+    def has_names(self) -> bool:
+        """Whether somebody's name is told: what formats without any name `name`."""
+        return any(message.name for message in self.messages)
 
     def without(self, names: Iterable[str]) -> Conversation:
         """This conversation without these settings."""

@@ -112,6 +112,8 @@ def render_request(conversation: Conversation) -> Rendered:
         "response_format": conversation.output,
         "tool_choice": conversation.tool_choice,
         "parallel_tool_calls": conversation.parallel_tool_calls,
+        "cache_control": conversation.has_cache_points or None,
+        "name": conversation.has_names or None,
     }
     dropped += [name for name, value in unsaid.items() if value is not None]
     temperature = body.get("temperature")

@@ -88,7 +88,7 @@ def render(conversation: Conversation) -> Rendered:
     dropped += _put_output(body, conversation)
     dropped += _put_settings(body, conversation)
     dropped += anthropic_thinking.put(body, conversation, turns, MAX_TOKENS)
-    if any(message.name for message in conversation.messages):
+    if conversation.has_names:
         dropped.append("name")
     return Rendered(with_extra(body, conversation.extra), tuple(dict.fromkeys(dropped)))
 

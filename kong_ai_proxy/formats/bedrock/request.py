@@ -95,6 +95,10 @@ class _Request:
         self._calls: dict[str, None] = {}  # names of the tools that were called, in order
         self._asked = bedrock_models.thinking(conversation)
         self.dropped: list[str] = [*self._asked.dropped]
+        if conversation.has_names:
+            self.dropped.append("name")
+        if conversation.has_cache_points and not self._caches:
+            self.dropped.append("cache_control")
 
     # --- what is said ---
 

@@ -22,7 +22,14 @@ from kong_ai_proxy.formats.cohere.common import (
     usage_object,
     usage_of,
 )
-from kong_ai_proxy.formats.conversation import Conversation, Message, Rendered, Text
+from kong_ai_proxy.formats.conversation import (
+    Conversation,
+    Message,
+    Refusal,
+    Rendered,
+    Text,
+    Thinking,
+)
 from kong_ai_proxy.formats.deltas import (
     Answer,
     Delta,
@@ -156,12 +163,13 @@ def _stops(body: Mapping[str, object], name: str) -> list[str]:
 
 
 def prompt_of(conversation: Conversation) -> str:
-    """The prompt to be continued. Raises FormatError for a conversation that is more than text."""
+    """The prompt to be continued, in which thoughts have no part. Raises FormatError for a
+    conversation that is more than text."""
     if conversation.tools or conversation.native_tools:
         raise FormatError("tools: expected none: this model only continues a text")
     for index, message in enumerate(conversation.messages):
         for number, block in enumerate(message.blocks):
-            if not isinstance(block, Text):
+            if not isinstance(block, Text | Refusal | Thinking):
                 place = f"messages[{index}].content[{number}]"
                 raise FormatError(f"{place}: expected text: this model only continues a text")
     return conversation.prompt
@@ -172,6 +180,8 @@ def dropped_knobs(conversation: Conversation) -> list[str]:
     asked = {
         "reasoning_effort": conversation.reasoning,
         "response_format": conversation.output,
+        "cache_control": conversation.has_cache_points or None,
+        "name": conversation.has_names or None,
     }
     return [name for name, value in asked.items() if value is not None]
 

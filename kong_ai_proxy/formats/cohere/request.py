@@ -228,8 +228,10 @@ def render(conversation: Conversation) -> Rendered:
     if thinking := _thinking(conversation.reasoning):
         body["thinking"] = thinking
     dropped += render_settings(conversation.settings, body, _THEIR_NAMES, _takes)
-    if any(message.name for message in conversation.messages):
+    if conversation.has_names:
         dropped.append("name")
+    if conversation.has_cache_points:
+        dropped.append("cache_control")
     body.update(conversation.extra)
     return Rendered(body, tuple(dropped))
 
@@ -298,11 +300,15 @@ def _image(media: Media, where: str) -> dict[str, object]:
 
 
 def _result(result: ToolResult, where: str) -> dict[str, object]:
+    """An error is marked by its first word: there is no member for it."""
     texts = []
     for index, block in enumerate(result.content):
         if not isinstance(block, Text):
             wrong(f"{where}.content[{index}]", "text: Cohere takes nothing else of a tool")
         texts.append(block)
+    if result.is_error:
+        first = texts.pop(0).text if texts else ""
+        texts.insert(0, Text(f"Error: {first}".rstrip()))
     return {"role": "tool", "tool_call_id": result.call_id, "content": _text_content(texts)}
 
 

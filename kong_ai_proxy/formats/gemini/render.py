@@ -104,6 +104,10 @@ def request(conversation: Conversation) -> Rendered:
         body["toolConfig"] = {"functionCallingConfig": config}
     if conversation.parallel_tool_calls is False:
         dropped.append("parallel_tool_calls")
+    if conversation.has_cache_points:
+        dropped.append("cache_control")
+    if conversation.has_names:
+        dropped.append("name")
     generation = _generation(conversation, name, dropped)
     if generation:
         body["generationConfig"] = generation

@@ -15,8 +15,10 @@ from kong_ai_proxy.formats.conversation import (
     Conversation,
     Message,
     OutputFormat,
+    Refusal,
     Rendered,
     Text,
+    Thinking,
 )
 from kong_ai_proxy.formats.deltas import (
     Answer,
@@ -123,6 +125,10 @@ class _Generate:
             parameters["grammar"] = {"type": "json", "value": value}
         if conversation.reasoning:
             dropped.append("reasoning_effort")
+        if conversation.has_cache_points:
+            dropped.append("cache_control")
+        if conversation.has_names:
+            dropped.append("name")
         body: dict[str, object] = {
             "inputs": _prompt(conversation),
             "parameters": parameters,
@@ -178,11 +184,12 @@ def _output(grammar: object) -> OutputFormat | None:
 
 
 def _prompt(conversation: Conversation) -> str:
+    """All texts; thoughts have no part in it."""
     if conversation.tools or conversation.native_tools:
         wrong("tools", "none: this server only continues a text")
     for index, message in enumerate(conversation.messages):
         for number, block in enumerate(message.blocks):
-            if not isinstance(block, Text):
+            if not isinstance(block, Text | Refusal | Thinking):
                 place = f"messages[{index}].content[{number}]"
                 wrong(place, "text: this server only continues a text")
     return conversation.prompt

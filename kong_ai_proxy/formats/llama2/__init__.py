@@ -133,10 +133,10 @@ def _check(conversation: Conversation) -> set[str]:
     """Names of what is lost beside the settings. Raises FormatError for what must not be."""
     if conversation.tools or conversation.native_tools:
         wrong("tools", "none: a Llama 2 server that only continues text cannot call any")
-    lost = set()
+    lost = {"name"} if conversation.has_names else set()
+    if conversation.has_cache_points:
+        lost.add("cache_control")
     for index, message in enumerate(conversation.messages):
-        if message.name:
-            lost.add("name")
         for number, block in enumerate(message.blocks):
             if isinstance(block, Thinking):
                 lost.add("reasoning_content")

@@ -98,7 +98,7 @@ def render_request(conversation: Conversation) -> Rendered:
         body["response_format"] = _response_format(conversation.output)
     _add_reasoning(body, conversation)
     dropped = [name for name in settings if name not in SETTINGS]
-    if _has_cache_point(conversation):
+    if conversation.has_cache_points:
         dropped.append("cache_control")
     return Rendered(with_extra(body, conversation.extra), tuple(dropped))
 
@@ -111,13 +111,6 @@ def _add_reasoning(body: dict[str, object], conversation: Conversation) -> None:
         body["reasoning_effort"] = reasoning.effort
     elif reasoning.budget is not None:
         body["reasoning_effort"] = effort(reasoning.budget)
-
-
-def _has_cache_point(conversation: Conversation) -> bool:
-    blocks = (block for message in conversation.messages for block in message.blocks)
-    return any(getattr(block, "cache", None) is not None for block in blocks) or any(
-        tool.cache is not None for tool in conversation.tools
-    )
 
 
 # ---- tools

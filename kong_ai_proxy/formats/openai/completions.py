@@ -179,6 +179,8 @@ def _unsaid(conversation: Conversation) -> tuple[str, ...]:
         "reasoning_effort": conversation.reasoning,
         "tool_choice": conversation.tool_choice,
         "parallel_tool_calls": conversation.parallel_tool_calls,
+        "cache_control": conversation.has_cache_points or None,
+        "name": conversation.has_names or None,
     }
     return tuple(name for name, value in asked.items() if value is not None)
 

@@ -107,11 +107,9 @@ def _dropped(conversation: Conversation) -> Iterator[str]:
     for name in conversation.settings:
         if name not in _SETTINGS and name not in _OTHERS:
             yield name
-    blocks = (block for message in conversation.messages for block in message.blocks)
-    cached = (getattr(each, "cache", None) for each in (*blocks, *conversation.tools))
-    if any(cache is not None for cache in cached):
+    if conversation.has_cache_points:
         yield "cache_control"
-    if any(message.name for message in conversation.messages):
+    if conversation.has_names:
         yield "name"
 
 
