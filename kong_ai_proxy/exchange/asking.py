@@ -239,7 +239,10 @@ def _decoded(text: str) -> str:
 
 def _asked(client: str, operation: str, known: _Operation, *, path: str, model: str = "") -> Asked:
     native = Native(client, operation, model, no_dot_segments(path))
-    return Asked(known.route_type, client, known.codec, native, model, known.stream)
+    stream = known.stream
+    if stream is None and "stream" in operation.lower():  # retrieveAndGenerateStream, ...
+        stream = True
+    return Asked(known.route_type, client, known.codec, native, model, stream)
 
 
 def _v1(path: str) -> str:

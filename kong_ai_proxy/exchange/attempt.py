@@ -16,7 +16,7 @@ from kong_ai_proxy.auth.sigv4 import AwsCredentials
 from kong_ai_proxy.config import Model, Target
 from kong_ai_proxy.exchange import answer, privacy
 from kong_ai_proxy.exchange.address import DEFAULT_PORTS, address
-from kong_ai_proxy.exchange.asking import Asked
+from kong_ai_proxy.exchange.asking import OPENAI_CODECS, Asked
 from kong_ai_proxy.exchange.conversion import (
     Changes,
     Conversion,
@@ -54,7 +54,7 @@ from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.codec import ChatClient, Context
 from kong_ai_proxy.formats.deltas import Failed
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
-from kong_ai_proxy.formats.json_object import JsonObject
+from kong_ai_proxy.formats.json_object import REMOVED, JsonObject
 from kong_ai_proxy.formats.openai.usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
@@ -150,10 +150,19 @@ class Attempt:
         return client.name != provider.name
 
     @property
+    def _speaks_openai(self) -> bool:
+        """Whether the client speaks OpenAI's format: Hugging Face's clients do too, for chat."""
+        native = self._asked.native
+        return native is None or self._asked.codec is OPENAI_CODECS[openai.CHAT]
+
+    @property
+    def _chats_in_openai(self) -> bool:
+        return self._speaks_openai and self._asked.route_type == openai.CHAT
+
+    @property
     def _is_rewritten(self) -> bool:
         """Whether the provider's answer is OpenAI's but for what its clients rely on."""
-        chat = self._asked.native is None and self._asked.route_type == openai.CHAT
-        return chat and self._provider.answers_loosely
+        return self._chats_in_openai and self._provider.answers_loosely
 
     @property
     def _is_carried(self) -> bool:
@@ -162,15 +171,15 @@ class Attempt:
         return carried is not None and carried is self._asked.codec
 
     def _conversion(self) -> Conversion:
-        if self._asked.native is not None:
+        if not self._speaks_openai:
             betas = ",".join(self._request.headers.get("anthropic-beta", ()))
             return SameFormat(self._asked, self._call, self._endpoint, betas)
-        if self.target.route_type == openai.PRESERVE or not self._operation.model:
+        if self._asked.route_type == openai.PRESERVE or not self._operation.model:
             return Untouched()
         return OpenAIToOpenAI(
             self._provider,
             self.model,
-            self.target.route_type,
+            self._asked.route_type,
             self._creates,
             self._rules.response_streaming == "always",
             self.relayed and self.target.logging.log_statistics,
@@ -223,9 +232,12 @@ class Attempt:
             return self._converted_body(env, credentials)
         if self._is_carried or self._is_rewritten:
             self._way = self._converting(env).answered(self._json, is_carried=self._is_carried)
-        changes = self._conversion().access(self._parameters())
+        try:
+            changes = self._conversion().access(self._parameters())
+        except FormatError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
         self._dropped = changes.dropped
-        self._asks_for_usage = "stream_options" in changes.members
+        self._asks_for_usage = changes.members.get("stream_options", REMOVED) is not REMOVED
         return self._changed_body(changes, credentials)
 
     def _converted_body(self, env: Env, credentials: sign.Credentials) -> bytes:
@@ -234,7 +246,10 @@ class Attempt:
         converted = self._converting(env).access(self._json)
         self._dropped = tuple(dict.fromkeys(converted.dropped))
         self._way = converted.way
-        return orjson.dumps({**converted.body, **credentials.body})
+        try:
+            return orjson.dumps({**converted.body, **credentials.body})
+        except orjson.JSONEncodeError:  # deeper than it writes, though it has read it
+            raise Refused(BAD_REQUEST, "the request body is nested too deeply") from None
 
     def _converting(self, env: Env) -> Converting:
         return Converting(
@@ -439,6 +454,7 @@ class Attempt:
             yield answer.no_answer(event)
 
     def _head(self, head: ResponseHead) -> Iterator[Action]:
+        head = privacy.masked_head(head, self._secrets)
         try:
             added = self._response_headers()
             if head.status != OK:  # as with Kong's own plugin
@@ -460,29 +476,35 @@ class Attempt:
 
     def _reading(self, head: ResponseHead) -> Reading | None:
         logging = self.target.logging
-        if not self.is_logged:
+        if not self.is_logged and not self._strips_usage:
             return None
-        if self._asked.native is not None and self._endpoint.codec is not None:
+        if not self._speaks_openai and self._endpoint.codec is not None:
             return observed(self._endpoint.codec, head, self._learned(), stream=self._call.stream)
         if answer.is_event_stream(head):
             return stream(
-                self.target.route_type,
+                self._asked.route_type,
                 keep=logging.log_payloads,
-                strip_usage=self._asks_for_usage,
+                strip_usage=self._asks_for_usage or self._strips_usage,
                 method=self._request.method,
                 prompt_estimate=partial(prompt_estimate, self._json),
             )
         return one_shot(
-            self.target.route_type,
+            self._asked.operation,
             keep=logging.log_payloads,
             method=self._request.method,
             content_type=head.header("content-type"),
         )
 
+    @property
+    def _strips_usage(self) -> bool:
+        """Whether the provider tells its usage although the client did not ask for it."""
+        unasked = self._provider.tells_usage_unasked and self._chats_in_openai
+        return unasked and not openai.wants_usage(self._json)
+
     def _broken(self, head: ResponseHead) -> bytes | None:
         """What the client of a native stream is told when it breaks off, in its own words."""
         client = self._asked.codec
-        if self._asked.native is None or not self._call.stream or client is None:
+        if self._speaks_openai or not self._call.stream or client is None:
             return None
         media_type = (head.header("content-type") or "").partition(";")[0].strip().lower()
         stream_type = getattr(client, "stream_type", "")

@@ -120,6 +120,7 @@ class OpenAIToOpenAI:
         if not isinstance(extra, dict) or not self.creates:
             return
         members["extra_body"] = REMOVED
+        openai.check_names(extra)
         for name, value in extra.items():
             if name not in OURS and name not in members:
                 members[name] = value
@@ -184,7 +185,8 @@ class OpenAIToOpenAI:
         dropped = sorted(refused & body.keys())
         members.update(dict.fromkeys(dropped, REMOVED))
         # Where the answer is written anew, it ends with its usage all the same.
-        kept = {"stream_options"} if self.provider.answers_loosely else set()
+        tells = self.provider.answers_loosely or self.provider.tells_usage_unasked
+        kept = {"stream_options"} if tells else set()
         return tuple(name for name in dropped if name not in kept)
 
     @staticmethod

@@ -32,6 +32,9 @@ _PARTS = {
 }
 """Parameters that are no settings of a Conversation but parts of it."""
 
+MAX_TURNS = 10_000
+"""Messages of one request that is converted: more than any conversation has."""
+
 _DEFAULTS = ("temperature", "top_p", "top_k", "max_tokens")
 
 
@@ -83,6 +86,7 @@ class Converting:
         )
 
     def _chat(self, body: Mapping[str, object]) -> Converted:
+        _check_length(body)
         client = cast(ChatClient, self.asked.codec)
         provider = cast(ChatProvider, self.endpoint.codec)
         try:
@@ -186,5 +190,18 @@ class Converting:
         return f"{self.provider.name}://{self.call.route_type}"
 
 
+def _check_length(body: Mapping[str, object]) -> None:
+    """A step of ours for each message is time that other requests wait for."""
+    for name in ("contents", "input", "messages"):
+        turns = body.get(name)
+        if isinstance(turns, list) and len(turns) > MAX_TURNS:
+            raise Refused(BAD_REQUEST, f"{name}: expected at most {MAX_TURNS} elements")
+
+
 def _allowed_extra(extra: Mapping[str, object]) -> dict[str, object]:
+    """Raises Refused for a member that only differs in case from one that rules look at."""
+    try:
+        openai.check_names(extra)
+    except FormatError as error:
+        raise Refused(BAD_REQUEST, f"extra_body: {error}") from None
     return {name: value for name, value in extra.items() if name not in OURS}

@@ -16,7 +16,7 @@ def endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint:
     except FormatError as error:
         raise Refused(BAD_REQUEST, str(error)) from None
     if found is None:
-        what = asked.native.operation if asked.native else asked.route_type
+        what = (asked.native and asked.native.operation) or asked.route_type
         raise Refused(NOT_FOUND, f"provider {provider.name} has no '{what}'")
     return found
 

@@ -96,7 +96,9 @@ class Plan:
         provider = PROVIDERS[target.model.provider].find(target.model.options)
         if self._is_native:
             return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
-        if target.route_type == openai.CHAT and provider.answers_loosely:
+        if target.route_type == openai.CHAT and (
+            provider.answers_loosely or provider.tells_usage_unasked
+        ):
             return True
         if target.route_type not in provider.endpoints or provider.endpoint is None:
             return target.route_type in provider.codecs

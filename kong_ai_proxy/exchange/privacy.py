@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode
 
+from kong_ai_proxy.exchange.messages import ResponseHead
+
 # Kong's and the connection's own, and what makes some servers see another request than the one
 # that was checked. Hop-by-hop headers are left to Kong.
 _INTERNAL_PREFIXES = ("x-consumer-", "x-credential-", "x-kong-", "x-forwarded-")
@@ -19,7 +21,9 @@ _INTERNAL = frozenset(
         "x-authenticated-groups",
         "x-authenticated-scope",
         "x-authenticated-userid",
+        "x-http-method",
         "x-http-method-override",
+        "x-method-override",
         "x-original-url",
         "x-real-ip",
         "x-rewrite-url",
@@ -47,6 +51,11 @@ CREDENTIAL_HEADERS = frozenset(
         "x-authorization",
         "x-auth-token",
         "x-goog-api-key",
+        "x-goog-iam-authority-selector",
+        "x-goog-iam-authorization-token",
+        "x-goog-iap-jwt-assertion",
+        "x-goog-user-project",
+        "x-serverless-authorization",
         "x-id-token",
         "x-userinfo",
     }
@@ -61,10 +70,17 @@ CREDENTIAL_QUERY = frozenset(
         "apikey",
         "client_secret",
         "ephemeral_key",
+        "authorization",
         "jwt",
         "key",
+        "oauth_token",
+        "subscription-key",
         "token",
+        "x-amz-credential",
+        "x-amz-security-token",
+        "x-amz-signature",
         "x-api-key",
+        "x-goog-api-key",
     }
 )
 """The same in the query."""
@@ -121,13 +137,38 @@ _HOP_BY_HOP = frozenset(
 _ANSWER_PREFIXES = ("x-kong-", "x-accel-")
 
 
+_CONDITIONS = frozenset(
+    {"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"}
+)
+"""Of an answer that is made anew they mean nothing."""
 _NATIVE_PREFIXES = ("amz-sdk-", "anthropic-", "openai-", "x-amz-", "x-goog-", "x-stainless-")
 
 
 def native_headers(sent: Iterable[str]) -> frozenset[str]:
     """Which of the `sent` lower-case header names are words of one provider's own format, and mean
     nothing, or something else, to another one. A client's AWS signature is among them."""
-    return frozenset(name for name in sent if _dashed(name).startswith(_NATIVE_PREFIXES))
+    return frozenset(
+        name for name in sent if name in _CONDITIONS or _dashed(name).startswith(_NATIVE_PREFIXES)
+    )
+
+
+REDACTED = "[redacted]"
+"""In place of the operator's keys, which providers quote in what they answer."""
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """`text` without any of the operator's keys."""
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, REDACTED)
+    return text
+
+
+def masked_head(head: ResponseHead, secrets: Collection[str]) -> ResponseHead:
+    """The provider's answer without any of them in its headers."""
+    if not any(secret in value for secret in secrets for _, value in head.headers):
+        return head
+    return head._replace(headers=tuple((name, masked(v, secrets)) for name, v in head.headers))
 
 
 def stays_behind(name: str) -> bool:

@@ -185,6 +185,8 @@ class StreamReading:
                 self._kept.add(message)
             if self._strip and message.is_only_usage:
                 return b""
+            if self._strip and message.choices and isinstance(message.value.get("usage"), dict):
+                return message.without_usage()
         return without_null_usage(event.raw) if self._strip else event.raw
 
     def _learn(self, message: Message) -> None:

@@ -24,6 +24,7 @@ from kong_ai_proxy.exchange.messages import (
     Lost,
     ResponseHead,
 )
+from kong_ai_proxy.exchange.privacy import masked
 from kong_ai_proxy.formats import coding
 from kong_ai_proxy.formats.codec import (
     Carrier,
@@ -54,7 +55,6 @@ MAX_ERROR = 1 << 20
 MAX_HELD = 64 << 10
 """Bytes for the client that wait for the first content, so that an error before it is a status."""
 
-REDACTED = "[redacted]"
 _JSON = "application/json"
 
 # What tells of the body as the provider sent it.
@@ -81,10 +81,15 @@ class _Way:
 
     def masked(self, error: ProviderError) -> ProviderError:
         """The error without the operator's keys."""
-        message = error.message
-        for secret in self.secrets:
-            message = message.replace(secret, REDACTED)
-        return error if message == error.message else error._replace(message=message)
+        texts = (error.message, error.type, error.code or "", error.param or "")
+        if not any(secret in text for secret in self.secrets for text in texts):
+            return error
+        return error._replace(
+            message=masked(error.message, self.secrets),
+            type=masked(error.type, self.secrets),
+            code=masked(error.code, self.secrets) if error.code else None,
+            param=masked(error.param, self.secrets) if error.param else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +249,8 @@ class TranslatedAnswer:
         yield from self._whole(body, head)
 
     def _lost(self, lost: Lost) -> Iterator[Action]:
-        if not self._committed and not self.reading.has_content:
+        has_some = self._body.is_stream and self.reading.has_content
+        if not self._committed and not has_some:
             self._over = True
             yield no_answer(lost)
             return

@@ -262,16 +262,20 @@ def with_extra(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[
 
 def merged(messages: Iterable[Message]) -> Iterator[Message]:
     """Neighbours of the same role and name as one message."""
-    last: Message | None = None
+    run: list[Message] = []
     for message in messages:
-        if last is not None and (last.role, last.name) == (message.role, message.name):
-            last = replace(last, blocks=last.blocks + message.blocks)
-            continue
-        if last is not None:
-            yield last
-        last = message
-    if last is not None:
-        yield last
+        if run and (run[0].role, run[0].name) != (message.role, message.name):
+            yield _joined(run)
+            run = []
+        run.append(message)
+    if run:
+        yield _joined(run)
+
+
+def _joined(run: list[Message]) -> Message:
+    if len(run) == 1:
+        return run[0]
+    return replace(run[0], blocks=tuple(block for message in run for block in message.blocks))
 
 
 def named_results(messages: Iterable[Message]) -> Iterator[Message]:

@@ -80,6 +80,9 @@ class Provider:
     """Whether conversations are answered in OpenAI's format, but without what its clients may rely
     on (an id, the role once, usage when it was asked for and only then), so that they are read and
     written anew."""
+    tells_usage_unasked: bool = False
+    """Whether a stream in OpenAI's format ends with its usage in any case: it is taken out where
+    the client did not ask for it."""
     endpoint: Callable[[Call], Endpoint] | None = None
     """In place of `paths`, for providers whose paths depend on the model. Called for the route
     types of `endpoints` only. Raises FormatError, for a model name that does not fit for one."""

@@ -80,7 +80,7 @@ def _variant(options: ModelOptions) -> Provider:
 
 _OWN = Provider(
     name="mistral",
-    answers_loosely=True,
+    tells_usage_unasked=True,
     base_url=f"https://{_HOST}",
     endpoint=_endpoint,
     endpoints=frozenset(_PATHS),

@@ -149,6 +149,7 @@ _SAME_FORMAT = {
     ("gemini", "vertex"),
     ("huggingface", "mistral-openai"),
     ("huggingface", "openai"),
+    ("openai", "mistral-openai"),
 }
 PAIRS = [
     Pair(client, row)

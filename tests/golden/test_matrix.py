@@ -33,7 +33,6 @@ def test_cell(cell: str) -> None:
         checks.answer(golden)
 
 
-@pytest.mark.xfail(reason="the relay takes out usage that comes alone only", strict=True)
 def test_usage_that_nobody_asked_for_stays_here() -> None:
     checks.answer(fixture.load("deepseek/usage-unasked"))
 

@@ -129,6 +129,11 @@ class Message:
         response = self.value.get("response")
         return response if isinstance(response, dict) else {}
 
+    def without_usage(self) -> bytes:
+        """The event without its member `usage`, which some tell beside the last choices."""
+        kept = {name: value for name, value in self.value.items() if name != "usage"}
+        return b"data: " + orjson.dumps(kept) + b"\n\n"
+
     @property
     def is_only_usage(self) -> bool:
         """Whether this is the chunk that `stream_options.include_usage` adds to a stream."""
