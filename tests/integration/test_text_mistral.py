@@ -8,9 +8,12 @@ a streamed call, and an id of embeddings.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from mistralai.client import Mistral, models
 from mistralai.client.errors import SDKError
 
@@ -47,10 +50,14 @@ TOOLS = [
 BOTH = [(WEATHER.name, WEATHER.arguments), (TIME.name, TIME.arguments)]
 
 
-@pytest.fixture(scope="module")
-def clients() -> dict[str, Mistral]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def clients() -> AsyncIterator[dict[str, Mistral]]:
     """Those that were made, by address: each loads certificates, which takes its time."""
-    return {}
+    made: dict[str, Mistral] = {}
+    yield made
+    async with AsyncExitStack() as stack:
+        for client in made.values():
+            await stack.enter_async_context(client)
 
 
 @pytest.fixture
@@ -111,7 +118,6 @@ async def test_parallel_calls(client: Mistral, place: Place) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-@pytest.mark.xfail(strict=True, reason="whole calls are written as two pieces")
 @on("mistral")
 async def test_parallel_calls_streamed(client: Mistral, place: Place) -> None:
     place.upstream.script(tool_calls=[WEATHER, TIME])

@@ -136,7 +136,7 @@ async def test_a_stream_tells_usage_once_when_asked(client: AsyncOpenAI, place: 
     )
     chunks = [chunk async for chunk in stream]
     assert [chunk for chunk in chunks if chunk.usage] == chunks[-1:]
-    assert chunks[-1].choices == []
+    assert (chunks[-1].choices == []) == (place.name != "mistral")  # who has its own place for it
     usage = chunks[-1].usage
     assert usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (12, 8, 20)
@@ -489,7 +489,7 @@ async def test_what_the_provider_calls_wrong_is_a_bad_request(
     place.upstream.script(status=400, message="No such voice.")
     with pytest.raises((openai.BadRequestError, openai.UnprocessableEntityError)) as raised:
         await client.chat.completions.create(model=place.model, messages=[QUESTION])
-    assert "No such voice." in str(raised.value)
+    assert "No such voice." in raised.value.response.text
 
 
 @on("anthropic", "vertex-claude")
