@@ -56,7 +56,7 @@ class _Titan(_Errors):
     def render_request(self, request: EmbeddingsRequest) -> Rendered:
         body: dict[str, object] = {"inputText": _one_text(request, "Titan")}
         settings = dict(request.settings)
-        dropped: list[str] = []
+        dropped = ["input_type"] if request.input_type else []
         if "titan-embed-image" in request.model:
             if request.dimensions is not None:
                 body["embeddingConfig"] = {"outputEmbeddingLength": request.dimensions}
