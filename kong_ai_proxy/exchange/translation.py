@@ -50,6 +50,8 @@ from kong_ai_proxy.formats.errors import FormatError, ProviderError
 
 MAX_WHOLE = 64 << 20
 """Bytes of an answer in one piece that is converted: it has to be held as a whole."""
+MAX_UNPACKED = 16 << 20
+"""The same of one that comes compressed."""
 MAX_ERROR = 1 << 20
 """Bytes of a provider's error that are looked at."""
 MAX_HELD = 64 << 10
@@ -151,6 +153,7 @@ class TranslatedAnswer:
         self._held: list[bytes] = []
         self._committed = False
         self._over = False
+        self._unpacked = 0
         self._decoder = _decoder(head)
         self._body = _body(head, way, learned)
         self.is_stream = self._body.is_stream
@@ -169,6 +172,7 @@ class TranslatedAnswer:
                     pieces_of = self._decoder.feed(chunk) if self._decoder else (chunk,)
                     for piece in pieces_of:
                         yield from self._pass(self._body.feed(piece))
+                        self._bound(piece)
                 case End():
                     for piece in self._decoder.end() if self._decoder else ():
                         yield from self._pass(self._body.feed(piece))
@@ -179,6 +183,17 @@ class TranslatedAnswer:
             yield from self._fail(ProviderError(f"{BROKE_OFF}: content-encoding: {error}"))
         except _Unanswerable as unanswerable:
             yield from self._fail(unanswerable.error)
+
+    def _bound(self, piece: bytes) -> None:
+        """Raises _Unanswerable for too much that came compressed: a few bytes can become seconds
+        of work."""
+        if self._decoder is None or self._body.is_stream:
+            return
+        self._unpacked += len(piece)
+        if self._unpacked > MAX_UNPACKED:
+            raise _Unanswerable(
+                ProviderError(f"the provider's answer unpacks to more than {MAX_UNPACKED} bytes")
+            )
 
     def _pass(self, written: bytes) -> Iterator[Action]:
         """Send what was written, or hold it until the head is decided."""
@@ -436,7 +451,7 @@ class _WholeBody(_Collected):
     def end(self) -> bytes:
         """The answer in the client's format."""
         answer = _with_usage(_collected(self._deltas()), self._learned)
-        return orjson.dumps(self._way.client.render_answer(answer, self._way.context))
+        return _dumped(self._way.client.render_answer(answer, self._way.context), self._way.source)
 
     def _deltas(self) -> list[Delta]:
         try:
@@ -539,7 +554,7 @@ class _GatheredBody:
         """The answer in the client's format."""
         self._add(self._reader.end())
         answer = _with_usage(self._collector.answer(), self._learned)
-        return orjson.dumps(self._way.client.render_answer(answer, self._way.context))
+        return _dumped(self._way.client.render_answer(answer, self._way.context), self._way.source)
 
     def fail(self, error: ProviderError) -> bytes:
         """Nothing: there is a whole error in its place."""
@@ -570,7 +585,7 @@ class _EmbeddingsBody(_Collected):
         except FormatError as error:
             raise _untranslatable(way.source, str(error)) from None
         self._learned.note_usage(answer.usage, answer.model)
-        return orjson.dumps(way.client.render_answer(answer, way.request, way.context))
+        return _dumped(way.client.render_answer(answer, way.request, way.context), way.source)
 
 
 class _ErrorBody(_Collected):
@@ -606,6 +621,13 @@ def _collected(deltas: list[Delta]) -> Answer:
 def _with_usage(answer: Answer, learned: Learned) -> Answer:
     """With an estimate where the provider told no usage, or only what it wrote."""
     return replace(answer, usage=learned.usage)
+
+
+def _dumped(value: object, source: str) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # deeper than it writes, though it has read it
+        raise _untranslatable(source, "nested too deeply") from None
 
 
 def _untranslatable(source: str, reason: str) -> _Unanswerable:

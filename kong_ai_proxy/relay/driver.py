@@ -38,7 +38,7 @@ from kong_ai_proxy.relay.ids import new_id
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
-from kong_ai_proxy.telemetry.failures import frames_of
+from kong_ai_proxy.telemetry.failures import UNEXPECTED, frames_of
 
 _log = logging.getLogger(__name__)
 
@@ -94,9 +94,11 @@ class Driver:
         except Exception as error:
             self._failure = type(error).__name__
             if self._down.response is None:
-                raise
-            _log.error("an answer broke off\n%s", frames_of(error))
-            self._down.cut()
+                _log.error("a request failed\n%s", frames_of(error))
+                await self._refuse(Refused(SERVER_ERROR, UNEXPECTED))
+            else:
+                _log.error("an answer broke off\n%s", frames_of(error))
+                self._down.cut()
         finally:
             self._tell()
         assert self._down.response is not None

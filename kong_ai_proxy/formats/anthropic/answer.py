@@ -222,8 +222,10 @@ def render(answer: Answer, context: Context) -> dict[str, object]:
     """A whole answer for a client. Of several alternatives the first: there is room for one."""
     choice = answer.choices[0] if answer.choices else Choice()
     content: list[object] = []
+    calls = 0
     for block in choice.said:
-        content.append(_rendered(block, context, sum(map(_is_call, content))))
+        content.append(_rendered(block, context, calls))
+        calls += isinstance(block, ToolCall)
     rendered = message((answer.id, answer.model), context, content, answer.usage)
     end = Finished(choice.finish_reason, choice.stop_sequence)
     rendered["stop_reason"] = stop_reason(end, bool(choice.refusal))
@@ -240,10 +242,6 @@ def call_id(told: str, context: Context, number: int) -> str:
 def picture(media: Media) -> str:
     """An image or sound that the model made, as Markdown: there is no block for it."""
     return f"![{media.kind}]({data_url(media)})"
-
-
-def _is_call(block: object) -> bool:
-    return isinstance(block, dict) and block.get("type") == "tool_use"
 
 
 def _rendered(block: Said, context: Context, calls: int) -> dict[str, object]:

@@ -165,7 +165,8 @@ class Features:
 @cache
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
     """Any text but an empty one."""
-    alphabet = st.characters(codec="utf-8", exclude_characters="\0")
+    # No control characters: those that are white space alone say nothing, and are left out.
+    alphabet = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
     return st.text(alphabet, min_size=1, max_size=max_size)
 
 
