@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from typing_extensions import override
 
@@ -129,11 +129,18 @@ def _canonical_path(path: str) -> str:
 
 
 def _canonical_query(query: str) -> str:
-    """The parameters by name, then by value, each with its "="."""
+    """The parameters by name, then by value, each with its "=", encoded as AWS encodes what it has
+    read: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
     if not query:
         return ""
-    pairs = sorted(pair.partition("=")[::2] for pair in query.split("&"))
+    parts = (part.partition("=")[::2] for part in query.split("&"))
+    pairs = sorted((_encoded(name), _encoded(value)) for name, value in parts)
     return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+def _encoded(text: str) -> str:
+    return quote(unquote_to_bytes(text.encode("utf-8", "surrogateescape")), safe="-_.~")
 
 
 @lru_cache(maxsize=128)

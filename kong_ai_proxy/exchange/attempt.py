@@ -66,6 +66,9 @@ _WITHOUT_MODEL = frozenset({"huggingface/generate", "llama2/raw"})
 MAX_MODEL_HEADER = 512
 """Longest value of the header that names it: the name may be the client's."""
 
+MAX_DROPPED_HEADER = 1024
+"""Longest list of what was dropped."""
+
 Content = JsonObject | Form | None
 """The request's body as far as it is looked at."""
 
@@ -583,7 +586,7 @@ class Attempt:
             text = _header_text(f"{self.model.provider}/{name}")
             headers[answer.MODEL_HEADER] = text[:MAX_MODEL_HEADER]
         if self._dropped:
-            headers[DROPPED_HEADER] = ", ".join(self._dropped)
+            headers[DROPPED_HEADER] = _listed(self._dropped)
         return headers
 
 
@@ -595,6 +598,19 @@ def _is_no(text: str) -> bool:
 @lru_cache(maxsize=64)
 def _takes_gzip(accepted: str | None) -> bool:
     return coding.accepts(accepted, "gzip")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """The names for a header, as many as fit: they may be the client's."""
+    shown: list[str] = []
+    length = 0
+    for name in names:
+        text = _header_text(name).replace(",", "%2C")
+        length += len(text) + 2
+        if length > MAX_DROPPED_HEADER:
+            return f"{', '.join(shown)}, ... and {len(names) - len(shown)} more".lstrip(", ")
+        shown.append(text)
+    return ", ".join(shown)
 
 
 @lru_cache(maxsize=1024)

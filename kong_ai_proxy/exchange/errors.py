@@ -10,6 +10,8 @@ OK = 200
 FIRST_ERROR = 300
 """Whatever is no success is an error: nothing here caches or follows."""
 BAD_REQUEST = 400
+FIRST_CLIENT_ERROR = 400
+LAST_ERROR = 599
 NOT_FOUND = 404
 METHOD_NOT_ALLOWED = 405
 CONTENT_TOO_LARGE = 413

@@ -215,6 +215,8 @@ class Plan:
         try:
             content = self._content(request, body)
             native = self._native(request, content)
+            if native is not None and native.codec is not None and content is None:
+                raise self._no_body(request.method)
             target = self._target(self._requested(request, content, native))
             if isinstance(content, JsonObject) and native is None:
                 openai.check_shape(content.value, target.route_type)

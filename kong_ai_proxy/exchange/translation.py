@@ -11,7 +11,15 @@ from typing_extensions import override
 
 from kong_ai_proxy.exchange import client_errors, privacy
 from kong_ai_proxy.exchange.answer import BROKE_OFF, MODEL_HEADER, no_answer
-from kong_ai_proxy.exchange.errors import BAD_GATEWAY, FIRST_ERROR, OK, SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.errors import (
+    BAD_GATEWAY,
+    FIRST_CLIENT_ERROR,
+    FIRST_ERROR,
+    LAST_ERROR,
+    OK,
+    SERVER_ERROR,
+    Refused,
+)
 from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.messages import (
     Abort,
@@ -20,6 +28,7 @@ from kong_ai_proxy.exchange.messages import (
     Data,
     Emit,
     End,
+    Fail,
     Finish,
     Lost,
     ResponseHead,
@@ -62,13 +71,19 @@ _JSON = "application/json"
 # What tells of the body as the provider sent it.
 _BODY_HEADERS = frozenset(
     {
+        "accept-ranges",
         "content-digest",
+        "content-disposition",
         "content-encoding",
         "content-length",
         "content-md5",
+        "content-range",
         "content-type",
         "digest",
         "etag",
+        "last-modified",
+        "location",
+        "refresh",
         "repr-digest",
     }
 )
@@ -173,6 +188,9 @@ class TranslatedAnswer:
                     for piece in pieces_of:
                         yield from self._pass(self._body.feed(piece))
                         self._bound(piece)
+                        if isinstance(self._body, _ErrorBody) and self._body.is_full:
+                            yield from self._end()
+                            return
                 case End():
                     for piece in self._decoder.end() if self._decoder else ():
                         yield from self._pass(self._body.feed(piece))
@@ -267,7 +285,8 @@ class TranslatedAnswer:
         has_some = self._body.is_stream and self.reading.has_content
         if not self._committed and not has_some:
             self._over = True
-            yield no_answer(lost)
+            broke_off = Fail(lost.criterion, lost.reason, Refused(BAD_GATEWAY, BROKE_OFF))
+            yield no_answer(lost) if lost.criterion == "timeout" else broke_off
             return
         self.failure = lost.reason
         yield from self._break_off(ProviderError(BROKE_OFF))
@@ -604,9 +623,18 @@ class _ErrorBody(_Collected):
             super().feed(piece)
         return b""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more of it would not be looked at."""
+        return self._size >= MAX_ERROR
+
     def end(self) -> bytes:
         """Nothing beside the error."""
-        self.error = self._way.provider.parse_error(self.status, b"".join(self._chunks))
+        if self.status < FIRST_CLIENT_ERROR or self.status > LAST_ERROR:
+            self.error = ProviderError(f"the provider answered with status {self.status}")
+            self.status = BAD_GATEWAY  # a client would follow it past the gateway, key and all
+        else:
+            self.error = self._way.provider.parse_error(self.status, b"".join(self._chunks))
         self._learned.note_error(self.error.message)
         return b""
 

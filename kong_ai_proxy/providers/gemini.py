@@ -25,7 +25,8 @@ _MAX_MODEL = 512  # characters
 
 def _segment(text: str, what: str) -> str:
     """`text` as one segment of a path. Raises FormatError where it is none."""
-    if not text or len(text) > _MAX_MODEL or text == "." or _climbs(text):
+    odd = not text.isprintable() or text == "." or _climbs(text)
+    if not text or len(text) > _MAX_MODEL or odd:
         raise FormatError(f"{what}: expected a name")
     try:
         return quote(text, safe="@")
