@@ -16,6 +16,8 @@ from tests.recorder import Recorder
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
+IMAGES_OF_XAI = {"route_type": "image/v1/images/generations", "model": {"provider": "xai"}}
+
 
 @pytest.fixture
 async def running(gateway: GatewayFactory, provider: Recorder) -> RunningGateway:
@@ -29,7 +31,7 @@ async def running(gateway: GatewayFactory, provider: Recorder) -> RunningGateway
             route("/embeddings", config(url, "llm/v1/embeddings")),
             route("/deny", config(url, response_streaming="deny")),
             route("/preserve", config(url, "preserve", None)),
-            route("/anthropic", {**open_model, "llm_format": "anthropic"}),
+            route("/pending", {**open_model, **IMAGES_OF_XAI}),
             route("/dotted", {**open_model, "auth": {"header_name": "x.key", "header_value": "s"}}),
         )
     )
@@ -136,7 +138,11 @@ async def test_streaming_where_it_is_denied(running: RunningGateway, provider: R
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/anthropic", "llm_format anthropic is not available in this version"),
+        (
+            "/pending",
+            "route_type image/v1/images/generations for other providers than openai "
+            "is not available in this version",
+        ),
         (
             "/dotted",
             "auth.header_name 'x.key': a name with a '.' cannot be kept out of Kong's logs",

@@ -133,7 +133,7 @@ async def test_chat(client: Client, place: Place) -> None:
     assert b"99" in place.upstream.requests[-1].body
 
 
-@but(ALL, "mistral")
+@but(ALL)
 async def test_chat_streamed(client: Client, place: Place) -> None:
     place.upstream.script(text="Rivers run – to the sea.", usage=Usage(input=12, output=8))
     chunks = await client.chat_streamed(stream_options={"include_usage": True})
