@@ -82,11 +82,6 @@ def in_native_format(llm_format: str, request: ClientRequest, body: _Body) -> As
 # ---- Anthropic, Cohere and Hugging Face: the end of the path
 
 
-class _Ending(NamedTuple):
-    pattern: re.Pattern[str]
-    operations: Mapping[str, _Operation]
-
-
 _CHAT = openai.CHAT
 _ANTHROPIC = {
     "messages": _Operation(_CHAT, anthropic.MESSAGES),

@@ -58,16 +58,6 @@ BEDROCK_BETAS = frozenset(
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html"""
 
 
-def bedrock_betas(header: str) -> list[str]:
-    """The value of a client's header `anthropic-beta` as the member `anthropic_beta` of an
-    InvokeModel body, without those that Bedrock does not know."""
-    return _known(name.strip() for name in header.split(","))
-
-
-def _known(names: Iterable[object]) -> list[str]:
-    return [name for name in dict.fromkeys(map(str, names)) if name in BEDROCK_BETAS]
-
-
 def _without_empty_thoughts(body: Mapping[str, object]) -> dict[str, object]:
     """Thoughts that have neither a text nor a signature are a 400; signed ones may have no text
     (https://platform.claude.com/docs/en/build-with-claude/extended-thinking)."""
@@ -96,6 +86,10 @@ def _cleaned(message: Mapping[str, object]) -> dict[str, object]:
 
 def _change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     return _without_empty_thoughts(body)
+
+
+def _known(names: Iterable[object]) -> list[str]:
+    return [name for name in dict.fromkeys(map(str, names)) if name in BEDROCK_BETAS]
 
 
 def bedrock_change(body: Mapping[str, object], call: Call) -> Mapping[str, object]:

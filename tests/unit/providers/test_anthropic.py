@@ -12,7 +12,6 @@ from kong_ai_proxy.formats.anthropic.models import NEWEST, UNKNOWN, generation
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.anthropic import (
     ANTHROPIC,
-    bedrock_betas,
     bedrock_change,
     vertex_change,
 )
@@ -162,16 +161,6 @@ def test_a_version_that_somebody_chose_stays() -> None:
     assert bedrock_change({"anthropic_version": "y"}, call(version="x")) == {}
 
 
-def test_bedrock_gets_the_betas_that_it_knows() -> None:
-    management, effort = "context-management-2025-06-27", "effort-2025-11-24"
-    header = f"claude-code-20250219, {management},{effort},{effort}"
-    assert bedrock_betas(header) == [management, effort]
-    body = {"anthropic_version": "x", "anthropic_beta": ["claude-code-20250219", effort, effort]}
-    assert bedrock_change(body, call()) == {"anthropic_beta": [effort]}
-    alien = {"anthropic_version": "x", "anthropic_beta": ["claude-code-20250219"]}
-    assert bedrock_change(alien, call()) == {"anthropic_beta": REMOVED}
-
-
 def test_a_forced_call_of_sonnet_5_on_bedrock_does_not_think() -> None:
     forced = {"anthropic_version": "x", "tool_choice": {"type": "any"}}
     model = "us.anthropic.claude-sonnet-5"
@@ -196,3 +185,11 @@ def test_older_models_on_vertex_get_no_effort(
 ) -> None:
     body = {"anthropic_version": "x", "output_config": output}
     assert vertex_change(body, call(model)) == changes
+
+
+def test_bedrock_gets_the_betas_that_it_knows() -> None:
+    effort = "effort-2025-11-24"
+    body = {"anthropic_version": "x", "anthropic_beta": ["claude-code-20250219", effort, effort]}
+    assert bedrock_change(body, call()) == {"anthropic_beta": [effort]}
+    alien = {"anthropic_version": "x", "anthropic_beta": ["claude-code-20250219"]}
+    assert bedrock_change(alien, call()) == {"anthropic_beta": REMOVED}
