@@ -20,7 +20,11 @@ from tests.recorder import Recorder
 # A busy machine is no failure. (Where CI is set, Hypothesis has a profile of its own that says the
 # same, and takes the same examples each time.)
 settings.register_profile(
-    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], parent=settings()
+    "busy",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+    parent=settings(),
 )
 settings.load_profile("busy")
 
