@@ -10,6 +10,7 @@ of tool calls come without an index, with their id in each piece, or whole.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from typing_extensions import override
@@ -51,7 +52,7 @@ def started(value: Object) -> Started:
     return Started(text_of(value, "id"), text_of(value, "model"), number_of(value.get("created")))
 
 
-class ChoiceReader:
+class ChoiceReader(ABC):
     """Reads one choice. What comes after its finish reason is passed over."""
 
     __slots__ = ("finished", "index")
@@ -82,8 +83,9 @@ class ChoiceReader:
             self.finished = True
             out.append(Finished(finish_reason(None, self._has_called()), None, self.index))
 
+    @abstractmethod
     def _said(self, choice: Object, out: list[Delta]) -> None:
-        raise NotImplementedError
+        """What its text, calls and the like add."""
 
     def _has_called(self) -> bool:
         return False
