@@ -1,5 +1,6 @@
-"""A multipart form that streams through: a few small fields are read or changed, the rest, files of
-any size, goes on byte for byte.
+"""Multipart forms, piece by piece: FormFilter lets one stream through, in which a few small fields
+are read or changed and the rest, files of any size, goes on byte for byte; FormReader takes one
+apart.
 
 RFC 7578 (multipart/form-data) and RFC 2046 section 5.1.1 (multipart). Where servers are known to
 read the same bytes differently, the form is refused: a rule about a field holds only when the
@@ -10,8 +11,12 @@ are not affected.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import unquote
+
+from typing_extensions import override
 
 MAX_PREAMBLE = 8 << 10
 MAX_HEADERS = 16 << 10
@@ -38,46 +43,29 @@ class FormError(ValueError):
     """The form cannot be read, or not by everybody alike. The text is for the client (400)."""
 
 
-class FormFilter:
-    """Filters one form.
+class _Scanner(ABC):
+    """Finds the parts of one form.
 
-    Holds the headers of one part, or a watched value, or as much of a chunk's end as may be the
-    beginning of a boundary: MAX_HEADERS and a chunk at most. A chunk that lies inside a file comes
-    back as the same object. After an error nothing more is let through.
+    Holds the headers of one part, or as much of a chunk's end as may be the beginning of a
+    boundary: MAX_HEADERS and a chunk at most. What a part consists of goes to `_enter` and `_put`,
+    all that stands between the parts to `_pass`.
     """
 
-    def __init__(
-        self, content_type: str, watch: frozenset[str], on_field: OnField, missing: Missing
-    ) -> None:
-        """Raises FormError unless `content_type` is multipart/form-data with a usable boundary.
-
-        `on_field(name, value)` is called for each part named in `watch`: None keeps it as it is,
-        bytes take the place of its content; what it raises comes out of `feed`. At the end,
-        `missing(names of watch that were there)` gives fields to add, values by name.
-        """
+    def __init__(self, content_type: str) -> None:
+        """Raises FormError unless `content_type` is multipart/form-data with a usable boundary."""
         dashes = b"--" + _boundary(content_type)
         self._dashes = dashes
         self._delimiter = b"\r\n" + dashes
         self._bare = (b"\n" + dashes, b"\r" + dashes)
-        self._watch = watch
-        self._watched = {_loosely(name): name for name in watch}
-        self._on_field = on_field
-        self._missing = missing
-        self._seen: set[str] = set()
         self._parts = 0
-        self._step: Callable[[FormFilter, bytes, int], int] = FormFilter._preamble
+        self._step: Callable[[Any, bytes, int], int] = _Scanner._preamble
         # The first boundary may stand at the very start: as if a line had ended there.
         self._held = b"\r\n"
-        self._invented = 2  # bytes of what comes out that were never received
-        self._out: list[bytes] = []
         self._at_start = False  # at the line end between the headers and the content
         self._known = 0  # how much of the headers that are held has been looked at
-        self._name = ""  # of the watched part under way
-        self._head = b""  # its headers
-        self._last = b""  # what was let through behind the closing boundary
+        self._last = b""  # what came behind the closing boundary
 
-    def feed(self, chunk: bytes) -> bytes:
-        """What goes on. Raises FormError."""
+    def _scan(self, chunk: bytes) -> None:
         data = self._held + chunk if self._held else chunk
         self._held = b""
         at = 0
@@ -85,26 +73,30 @@ class FormFilter:
             while at < len(data):
                 at = self._step(self, data, at)
         except BaseException:
-            self._step = FormFilter._refuse
+            self._step = _Scanner._refuse
             raise
-        return self._taken()
 
-    def end(self) -> bytes:
-        """The body has ended. Raises FormError when the form has not."""
-        ended = self._step in (FormFilter._after_close, FormFilter._epilogue) and not self._held
+    def _check_end(self) -> None:
+        ended = self._step in (_Scanner._after_close, _Scanner._epilogue) and not self._held
         if not ended:
             raise FormError("the form is cut short: expected the closing boundary before the end")
-        return b""
 
-    def _taken(self) -> bytes:
-        out = self._out
-        if not out:
-            return b""
-        self._out = []
-        whole = out[0] if len(out) == 1 else b"".join(out)
-        if self._invented and whole:
-            whole, self._invented = whole[self._invented :], 0
-        return whole
+    @abstractmethod
+    def _enter(self, head: bytes) -> None:
+        """A part begins, whose headers, a line end before each, are `head`. To set `_step` where
+        its content is not for `_put`."""
+
+    @abstractmethod
+    def _put(self, content: bytes) -> None:
+        """Content of the part, the line end between its headers and it included."""
+
+    @abstractmethod
+    def _pass(self, data: bytes) -> None:
+        """What stands between parts, before or after them."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """The closing boundary follows."""
 
     def _hold(self, data: bytes, at: int) -> int:
         """Wait for more, keeping the data from `at` on."""
@@ -122,21 +114,21 @@ class FormFilter:
             raise FormError(f"no part begins in the first {MAX_PREAMBLE} bytes of the form")
         if found < 0:
             return self._hold(data, at)
-        self._out.append(data[at:found])
-        self._step = FormFilter._boundary_line
+        self._pass(data[at:found])
+        self._step = _Scanner._boundary_line
         return found
 
     def _boundary_line(self, data: bytes, at: int) -> int:
         end = at + len(self._delimiter)
         after = data[end : end + 2]
         if after == b"\r\n":
-            self._out.append(data[at:end])
-            self._step = FormFilter._headers
+            self._pass(data[at:end])
+            self._step = _Scanner._headers
             return end
         if after == b"--":
-            self._add_missing()
-            self._out.append(data[at : end + 2])
-            self._step = FormFilter._after_close
+            self._close()
+            self._pass(data[at : end + 2])
+            self._step = _Scanner._after_close
             return end + 2
         if after in (b"", b"\r", b"-"):
             return self._hold(data, at)
@@ -158,6 +150,7 @@ class FormFilter:
         # The content is taken to begin with the last line end, so that a boundary right behind
         # the headers shows: some servers take it for one and others for content.
         self._at_start = True
+        self._step = _Scanner._content
         self._enter(data[at : end + 2])
         return end + 2
 
@@ -166,23 +159,11 @@ class FormFilter:
         if found < 0:
             end = len(data) - self._unsure(data, at)
             if end > at:
-                self._out.append(data[at:end])
+                self._put(data[at:end])
                 self._at_start = False
             return self._hold(data, end)
-        self._out.append(data[at:found])
-        self._step = FormFilter._boundary_line
-        return found
-
-    def _value(self, data: bytes, at: int) -> int:
-        found = self._find(data, at)
-        unsure = self._unsure(data, at) if found < 0 else 0
-        start = at + 2
-        if (found if found >= 0 else len(data) - unsure) - start > MAX_VALUE:
-            raise FormError(f"the field {self._name!r} is longer than {MAX_VALUE} bytes")
-        if found < 0:
-            return self._hold(data, at)
-        self._give(data[start:found])
-        self._step = FormFilter._boundary_line
+        self._put(data[at:found])
+        self._step = _Scanner._boundary_line
         return found
 
     def _after_close(self, data: bytes, at: int) -> int:
@@ -191,7 +172,7 @@ class FormFilter:
             return self._hold(data, at)
         if line_end != b"\r\n":
             raise FormError("expected CRLF or the end directly after the closing boundary")
-        self._step = FormFilter._epilogue
+        self._step = _Scanner._epilogue
         return at
 
     def _epilogue(self, data: bytes, at: int) -> int:
@@ -199,7 +180,7 @@ class FormFilter:
         if self._dashes in seen:
             raise FormError("the boundary occurs again after the closing boundary")
         self._last = seen[-len(self._dashes) :]
-        self._out.append(data[at:])
+        self._pass(data[at:])
         return len(data)
 
     def _refuse(self, _data: bytes, _at: int) -> int:
@@ -233,13 +214,72 @@ class FormFilter:
         possible = any(sign.startswith(tail) for sign in (self._delimiter, *self._bare))
         return len(tail) if possible else 0
 
+
+class FormFilter(_Scanner):
+    """Filters one form.
+
+    Holds a watched value at most, beside what the scanner does. A chunk that lies inside a file
+    comes back as the same object. After an error nothing more is let through.
+    """
+
+    def __init__(
+        self, content_type: str, watch: frozenset[str], on_field: OnField, missing: Missing
+    ) -> None:
+        """Raises FormError unless `content_type` is multipart/form-data with a usable boundary.
+
+        `on_field(name, value)` is called for each part named in `watch`: None keeps it as it is,
+        bytes take the place of its content; what it raises comes out of `feed`. At the end,
+        `missing(names of watch that were there)` gives fields to add, values by name.
+        """
+        super().__init__(content_type)
+        self._watch = watch
+        self._watched = {_loosely(name): name for name in watch}
+        self._on_field = on_field
+        self._missing = missing
+        self._seen: set[str] = set()
+        self._invented = 2  # bytes of what comes out that were never received
+        self._out: list[bytes] = []
+        self._name = ""  # of the watched part under way
+        self._head = b""  # its headers
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What goes on. Raises FormError."""
+        self._scan(chunk)
+        return self._taken()
+
+    def end(self) -> bytes:
+        """The body has ended. Raises FormError when the form has not."""
+        self._check_end()
+        return b""
+
+    def _taken(self) -> bytes:
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        whole = out[0] if len(out) == 1 else b"".join(out)
+        if self._invented and whole:
+            whole, self._invented = whole[self._invented :], 0
+        return whole
+
+    @override
+    def _pass(self, data: bytes) -> None:
+        self._out.append(data)
+
+    @override
+    def _put(self, content: bytes) -> None:
+        self._out.append(content)
+
+    @override
+    def _close(self) -> None:
+        self._add_missing()
+
+    @override
     def _enter(self, head: bytes) -> None:
-        """Begin the content of a part whose headers, a line end before each, are `head`."""
         part = _Part(head)
         name = self._watched.get(_loosely(part.name))
         if name is None:
             self._out.append(head)
-            self._step = FormFilter._content
             return
         if part.name != name:
             raise FormError(f"unknown field {part.name!r}, did you mean {name!r}?")
@@ -249,6 +289,18 @@ class FormFilter:
         self._seen.add(name)
         self._name, self._head = name, head
         self._step = FormFilter._value
+
+    def _value(self, data: bytes, at: int) -> int:
+        found = self._find(data, at)
+        unsure = self._unsure(data, at) if found < 0 else 0
+        start = at + 2
+        if (found if found >= 0 else len(data) - unsure) - start > MAX_VALUE:
+            raise FormError(f"the field {self._name!r} is longer than {MAX_VALUE} bytes")
+        if found < 0:
+            return self._hold(data, at)
+        self._give(data[start:found])
+        self._step = _Scanner._boundary_line
+        return found
 
     def _give(self, value: bytes) -> None:
         """Send the watched part on, with its value or another."""
@@ -274,6 +326,78 @@ class FormFilter:
         return content
 
 
+class Part(NamedTuple):
+    """A part of a form: all of it, or its head where it is read piece by piece."""
+
+    name: str
+    filename: str | None = None
+    """None: a plain field."""
+    media_type: str = ""
+    """Without parameters, in lower case; "" where the part does not say it."""
+    content: bytes = b""
+
+
+class FormReader(_Scanner):
+    """Takes one form apart, however it is cut."""
+
+    def __init__(self, content_type: str) -> None:
+        """Raises FormError unless `content_type` is multipart/form-data with a usable boundary."""
+        super().__init__(content_type)
+        self._found: list[Part | bytes] = []
+        self._to_skip = 0
+
+    def feed(self, chunk: bytes) -> list[Part | bytes]:
+        """What `chunk` completes: the head of each part, and after it its content in pieces.
+        Raises FormError."""
+        self._scan(chunk)
+        found, self._found = self._found, []
+        return found
+
+    def end(self) -> None:
+        """The body has ended. Raises FormError when the form has not."""
+        self._check_end()
+
+    @override
+    def _enter(self, head: bytes) -> None:
+        part = _Part(head)
+        self._found.append(Part(part.name, part.filename, part.media_type))
+        self._to_skip = 2  # the line end between the headers and the content
+
+    @override
+    def _put(self, content: bytes) -> None:
+        if self._to_skip:
+            skipped = content[: self._to_skip]
+            content, self._to_skip = content[len(skipped) :], self._to_skip - len(skipped)
+        if content:
+            self._found.append(content)
+
+    @override
+    def _pass(self, data: bytes) -> None:
+        """Nobody wants to know."""
+
+    @override
+    def _close(self) -> None:
+        """Nor that."""
+
+
+def parts_of(content_type: str, body: bytes) -> tuple[Part, ...]:
+    """The parts of a whole form, in their order. Raises FormError."""
+    reader = FormReader(content_type)
+    heads: list[Part] = []
+    contents: list[list[bytes]] = []
+    for found in reader.feed(body):
+        if isinstance(found, Part):
+            heads.append(found)
+            contents.append([])
+        else:
+            contents[-1].append(found)
+    reader.end()
+    return tuple(
+        head._replace(content=b"".join(pieces))
+        for head, pieces in zip(heads, contents, strict=True)
+    )
+
+
 class _Part:
     """The headers of one part. Raises FormError for what is not plain."""
 
@@ -289,6 +413,9 @@ class _Part:
             raise FormError('expected name="..." in each Content-Disposition, and no name*')
         self.name = _utf8(parameters["name"])
         self._is_file = any(name.startswith("filename") for name in parameters)
+        filename = parameters.get("filename", "") if self._is_file else None
+        self.filename = None if filename is None else _utf8(filename)
+        self.media_type = self._headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def check_text(self) -> None:
         """Raise FormError unless everybody reads the content as the same text."""
