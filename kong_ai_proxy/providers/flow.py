@@ -146,6 +146,8 @@ class Result(NamedTuple):
     media_type: str = "application/json"
     usage: Usage | None = None
     """For the log."""
+    dropped: tuple[str, ...] = ()
+    """Names of the client's parameters that the provider has not."""
 
 
 class Filter(Protocol):
