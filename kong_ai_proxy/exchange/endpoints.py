@@ -30,6 +30,8 @@ def _endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint | None:
         return None
     if asked.route_type == PRESERVE:
         return Endpoint("")
+    if call.route_type in provider.flows:
+        return Endpoint("", flow=provider.flows[call.route_type])
     if provider.endpoint is not None and call.route_type in provider.endpoints:
         return provider.endpoint(call)
     path = provider.paths.get(call.route_type)

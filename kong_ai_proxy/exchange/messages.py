@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from kong_ai_proxy.auth.identity import Credential
 from kong_ai_proxy.exchange.errors import Refused
+from kong_ai_proxy.providers.flow import Send
 
 Headers = Mapping[str, tuple[str, ...]]
 
@@ -150,7 +151,20 @@ class Lost(NamedTuple):
     """For logs. Holds no secret."""
 
 
-Event = Head | Data | End | Lost
+class Received(NamedTuple):
+    """After a Take: the next of the client's body, b"" at its end."""
+
+    chunk: bytes
+
+
+class Woken(NamedTuple):
+    """After a Pause: it is over."""
+
+    now: float
+    """Seconds since 1970."""
+
+
+Event = Head | Data | End | Lost | Received | Woken
 
 
 # What is to be done then, in this order: Commit, Emit any number of times, Finish or Abort; or Fail
@@ -189,4 +203,25 @@ class Fail(NamedTuple):
     answer: Refused
 
 
-Action = Commit | Emit | Finish | Abort | Fail
+# A request that takes several calls asks for them, each in place of what the one before would
+# still bring: to be followed by the events of that call, or by Received or Woken.
+
+
+class NextCall(NamedTuple):
+    """Call the provider: `Attempt.request` makes the request of it, when it is due."""
+
+    send: Send
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Read what the client sends next."""
+
+
+class Pause(NamedTuple):
+    """Let time pass."""
+
+    seconds: float
+
+
+Action = Commit | Emit | Finish | Abort | Fail | NextCall | Take | Pause

@@ -7,6 +7,7 @@ from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode
 
 from kong_ai_proxy.exchange.messages import ResponseHead
+from kong_ai_proxy.formats.errors import ProviderError
 
 # Kong's and the connection's own, and what makes some servers see another request than the one
 # that was checked. Hop-by-hop headers are left to Kong.
@@ -162,6 +163,19 @@ def masked(text: str, secrets: Iterable[str]) -> str:
         if secret in text:
             text = text.replace(secret, REDACTED)
     return text
+
+
+def masked_error(error: ProviderError, secrets: Collection[str]) -> ProviderError:
+    """The error without the operator's keys, which providers quote."""
+    texts = (error.message, error.type, error.code or "", error.param or "")
+    if not any(secret in text for secret in secrets for text in texts):
+        return error
+    return error._replace(
+        message=masked(error.message, secrets),
+        type=masked(error.type, secrets),
+        code=masked(error.code, secrets) if error.code else None,
+        param=masked(error.param, secrets) if error.param else None,
+    )
 
 
 def masked_head(head: ResponseHead, secrets: Collection[str]) -> ResponseHead:

@@ -33,7 +33,7 @@ from kong_ai_proxy.exchange.messages import (
     Lost,
     ResponseHead,
 )
-from kong_ai_proxy.exchange.privacy import masked
+from kong_ai_proxy.exchange.privacy import masked_error
 from kong_ai_proxy.formats import coding
 from kong_ai_proxy.formats.codec import (
     Carrier,
@@ -98,15 +98,7 @@ class _Way:
 
     def masked(self, error: ProviderError) -> ProviderError:
         """The error without the operator's keys."""
-        texts = (error.message, error.type, error.code or "", error.param or "")
-        if not any(secret in text for secret in self.secrets for text in texts):
-            return error
-        return error._replace(
-            message=masked(error.message, self.secrets),
-            type=masked(error.type, self.secrets),
-            code=masked(error.code, self.secrets) if error.code else None,
-            param=masked(error.param, self.secrets) if error.param else None,
-        )
+        return masked_error(error, self.secrets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats.codec import ProviderCodec
+from kong_ai_proxy.providers.flow import Flow
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -60,6 +61,8 @@ class Endpoint(NamedTuple):
     """Where this one endpoint lives elsewhere than the provider's others."""
     change: Change | None = None
     """Last touches on the body, also of one that is not converted."""
+    flow: Flow | None = None
+    """In place of all: it takes several calls, or other ones than the client's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,10 @@ class Provider:
     tells_usage_unasked: bool = False
     """Whether a stream in OpenAI's format ends with its usage in any case: it is taken out where
     the client did not ask for it."""
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    """The route types that take several calls."""
+    flows_by_model: frozenset[str] = frozenset()
+    """The route types whose `endpoint` may be a flow."""
     endpoint: Callable[[Call], Endpoint] | None = None
     """In place of `paths`, for providers whose paths depend on the model. Called for the route
     types of `endpoints` only. Raises FormatError, for a model name that does not fit for one."""
@@ -118,7 +125,7 @@ class Provider:
     @property
     def route_types(self) -> frozenset[str]:
         """What it supports; `preserve` always works."""
-        return self.endpoints | self.paths.keys()
+        return self.endpoints | self.paths.keys() | self.flows.keys()
 
     def base(self, options: ModelOptions) -> str:
         """Its `base_url` for these options."""
