@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kong_ai_proxy.formats.usage import Usage
+
+PNG = "image/png"
+JPEG = "image/jpeg"
+WEBP = "image/webp"
+
+
+def media_type_of(content: bytes) -> str:
+    """PNG, JPEG or WEBP, as a file's first bytes tell; "" for anything else.
+
+    PNG specification, section 5.2; ISO/IEC 10918-1, B.1.1.3;
+    https://developers.google.com/speed/webp/docs/riff_container
+    """
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PNG
+    if content.startswith(b"\xff\xd8\xff"):
+        return JPEG
+    return WEBP if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else ""
+
+
+def media_type_of_base64(data: str) -> str:
+    """The same of a file in base64, of which only the beginning is looked at."""
+    try:
+        return media_type_of(base64.b64decode(data[:16]))
+    except (binascii.Error, ValueError):
+        return ""
 
 
 class Picture(NamedTuple):

@@ -1,0 +1,130 @@
+"""What flows of images have in common: from OpenAI's request to its answer, and images that lie at
+an address of the provider's."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from kong_ai_proxy.formats.errors import ProviderError
+from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest, media_type_of
+from kong_ai_proxy.formats.openai.images import parse_edit, parse_generation, render_answer
+from kong_ai_proxy.providers.flow import (
+    BAD_GATEWAY,
+    Flow,
+    ParseError,
+    ProviderFailed,
+    Result,
+    Send,
+    Step,
+    Steps,
+    Wanted,
+    sent,
+    unusable,
+)
+
+_URL = re.compile(r"[!-~]{1,8192}")
+
+
+class Made(NamedTuple):
+    """What a provider made of a request."""
+
+    answer: ImagesAnswer
+    dropped: tuple[str, ...] = ()
+    """Names of the client's parameters that the provider has not."""
+
+
+Make = Callable[[ImagesRequest, Wanted], Generator[Step, Any, Made]]
+"""Has images made. `request.model` is the real model. Raises FormatError and ProviderFailed."""
+
+
+def generation(make: Make) -> Flow:
+    """The flow of openai.IMAGE_GENERATIONS."""
+    return Flow(run(lambda wanted: parse_generation(wanted.body), make))
+
+
+def edit(make: Make) -> Flow:
+    """The flow of openai.IMAGE_EDITS."""
+    return Flow(run(lambda wanted: parse_edit(wanted.body, wanted.parts), make))
+
+
+def run(parse: Callable[[Wanted], ImagesRequest], make: Make) -> Callable[[Wanted], Steps]:
+    """A flow from OpenAI's request to its answer."""
+
+    def steps(wanted: Wanted) -> Steps:
+        request = replace(parse(wanted), model=wanted.model)
+        made = yield from make(request, wanted)
+        if not made.answer.images:
+            raise unusable("it has no image")
+        body = render_answer(made.answer, request, int(wanted.now))
+        return Result(body, usage=made.answer.usage, dropped=made.dropped)
+
+    return steps
+
+
+def downloaded(
+    answer: ImagesAnswer,
+    request: ImagesRequest,
+    hosts: re.Pattern[str],
+    errors: ParseError,
+    own: str | None = None,
+) -> Generator[Step, Any, ImagesAnswer]:
+    """The answer of a provider that tells addresses, with the images themselves where the client
+    asked for base64. The rest: see `fetched`."""
+    if request.as_url is not False:
+        return answer
+    images = []
+    for image in answer.images:
+        if not image.base64:
+            image = (yield from fetched(image.url, hosts, errors, own))._replace(
+                revised_prompt=image.revised_prompt
+            )
+        images.append(image)
+    return replace(answer, images=tuple(images))
+
+
+def fetched(
+    url: str, hosts: re.Pattern[str], errors: ParseError, own: str | None = None
+) -> Generator[Step, Any, Image]:
+    """The image at an address that the provider told, fetched without credentials.
+
+    Only https at port 443 of hosts that `hosts` matches as a whole, or the very scheme, host and
+    port of `own` (the option `upstream_url`): an answer must not send the gateway anywhere else.
+    Raises ProviderFailed.
+    """
+    base_url, path, query = _taken_apart(url, hosts, own)
+    headers = {"accept": "image/*"}
+    send = Send("GET", path, query, headers, base_url=base_url, is_own=False)
+    reply = yield from sent(send, errors)
+    media_type = media_type_of(reply.body)
+    if not media_type:
+        raise unusable("there is no PNG, JPEG or WebP image at the address that it tells")
+    return Image(base64=b64encode(reply.body).decode(), media_type=media_type)
+
+
+def _taken_apart(url: str, hosts: re.Pattern[str], own: str | None) -> tuple[str, str, str]:
+    """Where an image lies: scheme with host and port, path, query."""
+    try:
+        parts = urlsplit(url) if _URL.fullmatch(url) else urlsplit("")
+        port = parts.port or 443
+    except ValueError:
+        raise _elsewhere() from None
+    base_url = f"{parts.scheme}://{parts.netloc}"
+    public = parts.scheme == "https" and port == 443 and "@" not in parts.netloc
+    if not (public and hosts.fullmatch(parts.hostname or "")) and base_url != _origin(own):
+        raise _elsewhere()
+    return base_url, parts.path or "/", parts.query
+
+
+def _origin(url: str | None) -> str:
+    parts = urlsplit(url or "")
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+
+def _elsewhere() -> ProviderFailed:
+    text = "the provider's answer names an image at an address that is not the provider's own"
+    return ProviderFailed(ProviderError(text, status=BAD_GATEWAY))

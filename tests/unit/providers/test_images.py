@@ -1,0 +1,143 @@
+"""What all flows of images share."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest
+from kong_ai_proxy.formats.openai import IMAGE_GENERATIONS
+from kong_ai_proxy.formats.openai.errors import parse_error
+from kong_ai_proxy.providers import images
+from kong_ai_proxy.providers.flow import ProviderFailed, Reply, Result, Send, Wanted
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+B64 = base64.b64encode(PNG).decode()
+HOSTS = re.compile(r"[a-z0-9-]+\.images\.example")
+
+
+def driven(flow: Generator[Any, Any, Any], *replies: Reply) -> tuple[Any, list[Any]]:
+    """What a generator returns, and what it yielded."""
+    left, yielded = list(replies), []
+    try:
+        step = next(flow)
+        while True:
+            yielded.append(step)
+            step = flow.send(left.pop(0))
+    except StopIteration as end:
+        return end.value, yielded
+
+
+def wanted(**body: object) -> Wanted:
+    options = ModelOptions()
+    return Wanted(IMAGE_GENERATIONS, options, "m-1", body={"prompt": "A", **body}, now=17.9)
+
+
+def _make(answer: ImagesAnswer, seen: list[ImagesRequest]) -> images.Make:
+    def make(request: ImagesRequest, _: Wanted) -> Generator[Any, Any, images.Made]:
+        seen.append(request)
+        yield from ()
+        return images.Made(answer, ("user",))
+
+    return make
+
+
+def test_a_flow_from_request_to_answer() -> None:
+    seen: list[ImagesRequest] = []
+    flow = images.generation(_make(ImagesAnswer(images=(Image(base64=B64),)), seen))
+    result, _ = driven(flow.run(wanted(model="other", n=2)))
+    assert isinstance(result, Result)
+    assert result.body == {"created": 17, "data": [{"b64_json": B64}], "output_format": "png"}
+    assert result.dropped == ("user",)
+    assert (seen[0].model, seen[0].n) == ("m-1", 2)
+
+
+def test_an_answer_without_images_is_none() -> None:
+    flow = images.generation(_make(ImagesAnswer(images=()), []))
+    with pytest.raises(ProviderFailed, match="it has no image"):
+        driven(flow.run(wanted()))
+
+
+def test_an_edit_needs_an_image() -> None:
+    flow = images.edit(_make(ImagesAnswer(images=()), []))
+    with pytest.raises(FormatError, match="images: expected"):
+        driven(flow.run(wanted()))
+
+
+# ---- images at an address
+
+
+def test_an_image_is_fetched_without_credentials() -> None:
+    url = "https://a-1.images.example/x/y%20z.png?sig=a%2Fb&e=1"
+    image, sends = driven(images.fetched(url, HOSTS, parse_error), Reply(200, PNG))
+    assert image == Image(base64=B64, media_type="image/png")
+    assert sends == [
+        Send(
+            "GET",
+            "/x/y%20z.png",
+            "sig=a%2Fb&e=1",
+            {"accept": "image/*"},
+            base_url="https://a-1.images.example",
+            is_own=False,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/x.png",
+        "http://a.images.example/x.png",
+        "https://a.images.example:8443/x.png",
+        "https://a.images.example@evil.example/x.png",
+        "https://user@a.images.example/x.png",
+        "https://evil.example/a.images.example",
+        "https://a.images.example.evil.example/x",
+        "https://a.images.example\\@evil.example/x",
+        "https://a.images.example/x y",
+        "https://a.images.example/\r\nx",
+        "https://[::1/x",
+        "https://a.images.example:99999/x",
+        "https://127.0.0.1/x",
+        "file:///etc/passwd",
+        "https://a.images.example/" + "x" * 9000,
+    ],
+)
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ProviderFailed, match="not the provider's own") as caught:
+        driven(images.fetched(url, HOSTS, parse_error), Reply(200, PNG))
+    assert caught.value.error.status == 502
+
+
+def test_the_operators_own_address_is_good() -> None:
+    own = "http://127.0.0.1:8080/v1"
+    url = "http://127.0.0.1:8080/files/x.png"
+    image, _ = driven(images.fetched(url, HOSTS, parse_error, own), Reply(200, PNG))
+    assert image.base64 == B64
+    with pytest.raises(ProviderFailed, match="not the provider's own"):
+        driven(images.fetched("http://127.0.0.1:8081/x", HOSTS, parse_error, own))
+
+
+@pytest.mark.parametrize("reply", [Reply(200, b"<html>"), Reply(200, b""), Reply(403, b"no")])
+def test_what_is_no_image(reply: Reply) -> None:
+    with pytest.raises(ProviderFailed):
+        driven(images.fetched("https://a.images.example/x", HOSTS, parse_error), reply)
+
+
+@pytest.mark.parametrize(("as_url", "fetches"), [(None, 0), (True, 0), (False, 2)])
+def test_images_are_fetched_where_base64_was_asked_for(as_url: bool | None, fetches: int) -> None:
+    url = "https://a.images.example/x"
+    answer = ImagesAnswer(images=(Image(url=url, revised_prompt="R"), Image(url=url)))
+    request = ImagesRequest(prompt="A", as_url=as_url)
+    flow = images.downloaded(answer, request, HOSTS, parse_error)
+    made, sends = driven(flow, *[Reply(200, PNG)] * fetches)
+    assert len(sends) == fetches
+    assert made.images[0].revised_prompt == "R"
+    assert bool(made.images[0].base64) is bool(fetches)
