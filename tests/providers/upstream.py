@@ -146,7 +146,8 @@ class Reply:
 
 
 def route(method: str, pattern: str) -> tuple[str, re.Pattern[str]]:
-    """A route: `{name}` in the pattern stands for one path segment, given decoded."""
+    """A route: `{name}` in the pattern stands for one path segment, given decoded. `method` may be
+    several, such as GET|DELETE."""
     return method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern) + r"\Z")
 
 
@@ -250,7 +251,7 @@ class Upstream(abc.ABC):
         """Requests are checked before a scripted error answers them. Raises RefusedError."""
         for (method, pattern), handler in self.ROUTES:
             if found := pattern.match(seen.path):
-                if method != seen.method:
+                if seen.method not in method.split("|"):
                     raise RefusedError(
                         f"method {seen.method} is not allowed here, use {method}", 405
                     )
