@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import get_args
 
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
-from kong_ai_proxy.config.records import RouteType
 
 
 @dataclass(frozen=True)
@@ -29,22 +27,6 @@ class Pending:
     def message(self) -> str:
         """What an operator is told."""
         return f"{self.name} is not available in this version of kong-ai-proxy"
-
-
-_TEXT = frozenset({"llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "preserve"})
-
-
-def _route_type(name: str) -> Pending:
-    """Of OpenAI's own API there is all; of the other providers there is text."""
-    return Pending(
-        f"route_type {name} for other providers than openai",
-        "route_type",
-        lambda _, target: (
-            target.route_type == name
-            and target.model.provider != "openai"
-            and (target.model.provider, name) != ("xai", "llm/v1/responses")
-        ),
-    )
 
 
 def _acls(config: Config, _: Target) -> bool:
@@ -66,7 +48,6 @@ def _several_targets(config: Config, _: Target) -> bool:
 
 
 PENDING: tuple[Pending, ...] = (
-    *(_route_type(name) for name in get_args(RouteType) if name not in _TEXT),
     Pending("metadata", "metadata", lambda _, target: bool(target.metadata)),
     Pending("several targets", "targets", _several_targets, of_target=False),
     Pending("acls", "acls", _acls, of_target=False),

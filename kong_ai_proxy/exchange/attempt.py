@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,12 +9,11 @@ from typing import cast
 
 import orjson
 
-from kong_ai_proxy.auth import sign, sigv4
+from kong_ai_proxy.auth import sign
 from kong_ai_proxy.auth.identity import AwsIdentity, Identity
-from kong_ai_proxy.auth.sigv4 import AwsCredentials
 from kong_ai_proxy.config import Model, Target
-from kong_ai_proxy.exchange import answer, privacy
-from kong_ai_proxy.exchange.address import DEFAULT_PORTS, address
+from kong_ai_proxy.exchange import added_headers, answer, cloud, flow_requests, privacy
+from kong_ai_proxy.exchange.address import address
 from kong_ai_proxy.exchange.asking import OPENAI_CODECS, Asked
 from kong_ai_proxy.exchange.conversion import (
     Changes,
@@ -26,7 +24,15 @@ from kong_ai_proxy.exchange.conversion import (
 )
 from kong_ai_proxy.exchange.converting import Converting
 from kong_ai_proxy.exchange.endpoints import endpoint
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, OK, SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.errors import (
+    BAD_REQUEST,
+    METHOD_NOT_ALLOWED,
+    OK,
+    SERVER_ERROR,
+    Refused,
+)
+from kong_ai_proxy.exchange.flow_requests import FlowRequests
+from kong_ai_proxy.exchange.flowing import Flowing
 from kong_ai_proxy.exchange.form import Form, FormFields
 from kong_ai_proxy.exchange.keys import Keys, secrets_of
 from kong_ai_proxy.exchange.learned import Learned
@@ -41,14 +47,17 @@ from kong_ai_proxy.exchange.messages import (
     Fail,
     Head,
     Lost,
+    Received,
     ResponseHead,
     UpstreamRequest,
+    Woken,
 )
 from kong_ai_proxy.exchange.observed import observed
 from kong_ai_proxy.exchange.outcome import RequestMode
 from kong_ai_proxy.exchange.reading import Known, Reading, one_shot, realtime, stream
 from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
+from kong_ai_proxy.exchange.texts import BatchTexts
 from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.codec import ChatClient, Context
@@ -58,16 +67,11 @@ from kong_ai_proxy.formats.json_object import REMOVED, JsonObject
 from kong_ai_proxy.formats.openai.usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
+from kong_ai_proxy.providers.flow import Send
 from kong_ai_proxy.providers.registry import PROVIDERS
 
-DROPPED_HEADER = "x-kong-ai-dropped-params"
 _WITHOUT_MODEL = frozenset({"huggingface/generate", "llama2/raw"})
 """Formats of servers that have one model, which no request names."""
-MAX_MODEL_HEADER = 512
-"""Longest value of the header that names it: the name may be the client's."""
-
-MAX_DROPPED_HEADER = 1024
-"""Longest list of what was dropped."""
 
 Content = JsonObject | Form | None
 """The request's body as far as it is looked at."""
@@ -106,7 +110,7 @@ class Attempt:
         self.model = model
         self.identity = identity
         self.relayed = relayed
-        self.answer: answer.Answer | TranslatedAnswer | None = None
+        self.answer: answer.Answer | TranslatedAnswer | Flowing | None = None
         self._realtime: RealtimeReading | None = None
         self._rules = rules
         self._request = request
@@ -123,12 +127,15 @@ class Attempt:
         self._dropped: tuple[str, ...] = ()
         self._asks_for_usage = False
         self._way: Way | None = None
+        self._flow_requests: FlowRequests | None = None
         self._secrets = self._keys.secrets
 
     def _subpath(self) -> Subpath:
         if not self._operation.collections:
             return Subpath("", "")
-        return subpath(self._request, self._operation)
+        flow = self._provider.flows.get(self._asked.route_type)
+        more = flow.collections if flow else ()
+        return subpath(self._request, more or self._operation.collections)
 
     def _make_call(self) -> Call:
         return Call(
@@ -198,10 +205,67 @@ class Attempt:
         first = self._operation.collections[0]
         return self._request.method == "POST" and self._sub == Subpath(first, "")
 
+    # ---- a request that takes several calls
+
+    def close(self) -> None:
+        """Nothing more comes of it."""
+        if isinstance(self.answer, Flowing):
+            self.answer.close()
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it takes several calls: then `begin` and `feed` say which, and `request` makes
+        them."""
+        return self._endpoint.flow is not None
+
+    def begin(self, env: Env) -> Iterator[Action]:
+        """What a flow does first. Raises Refused."""
+        flow = self._endpoint.flow
+        assert flow is not None
+        if self._request.method == "HEAD":
+            allowed = {"allow": "DELETE, GET, POST"}
+            raise Refused(METHOD_NOT_ALLOWED, "HEAD: expected GET, POST or DELETE", allowed)
+        self._check_model()
+        self._check_streaming()
+        self._flow_requests = FlowRequests(
+            provider=self._provider,
+            model=self.model,
+            request=self._request,
+            keys=self._keys,
+            identity=self.identity,
+        )
+        texts = BatchTexts(provider=self._provider, model=self.model, now=int(env.now), id=env.id)
+        content = self._content
+        wanted = flow_requests.wanted(
+            self._call,
+            self._request,
+            self._sub,
+            content.value if isinstance(content, JsonObject) else content,
+            env,
+            texts,
+        )
+        self.answer = Flowing(
+            flow.run(wanted), self._added_to_flow, self._learned(), lambda: self._secrets
+        )
+        return self.answer.begin()
+
+    def request(self, send: Send, env: Env) -> UpstreamRequest:
+        """The request of one of a flow's calls, with the credential of this moment. Raises
+        Refused."""
+        assert self._flow_requests is not None
+        self._secrets = flow_requests.secrets(self._keys, env)
+        return self._flow_requests.make(send, env)
+
+    def _added_to_flow(self, dropped: tuple[str, ...]) -> Mapping[str, str]:
+        self._dropped = dropped
+        return self._response_headers()
+
     # ---- the request
 
     def start(self, env: Env = NO_ENV) -> UpstreamRequest:
         """The request to the provider. Raises Refused."""
+        if self.is_flow:
+            raise Refused(SERVER_ERROR, "this request takes several calls: only the relay can")
         self._check_required_header()
         self._check_model()
         self._check_streaming()
@@ -280,24 +344,9 @@ class Attempt:
         self, env: Env, place: Address, body: bytes | BodyFilter | None
     ) -> dict[str, str]:
         """Comes last: it covers all that is sent."""
-        if not isinstance(self.identity, AwsIdentity):
-            return {}
-        if not isinstance(env.credential, AwsCredentials):
-            raise Refused(SERVER_ERROR, "LLM request failed before proxying")
         own = self._content.raw if isinstance(self._content, JsonObject) else b""
-        default = DEFAULT_PORTS[place.scheme] == place.port
-        return sigv4.sign(
-            method=self._method(),
-            host=place.host if default else f"{place.host}:{place.port}",
-            path=place.path,
-            query=place.query,
-            headers={},
-            body=body if isinstance(body, bytes) else own,
-            credentials=env.credential,
-            region=self.identity.region,
-            service="bedrock",
-            now=env.now,
-        )
+        sent = body if isinstance(body, bytes) else own
+        return cloud.signature(self.identity, env, self._method(), place, sent)
 
     def _method(self) -> str:
         """CRUD types keep it; elsewhere what has a body goes up as POST."""
@@ -313,6 +362,8 @@ class Attempt:
 
     def _first_requested(self) -> str | None:
         """The model that the client named, as far as it is known before a form has passed."""
+        if isinstance(self._content, Form) and self._content.data is not None:
+            return self._content.model()
         return self._asked.model or openai.requested_model(self._parameters())
 
     def _check_required_header(self) -> None:
@@ -449,8 +500,12 @@ class Attempt:
 
     def feed(self, event: Event) -> Iterator[Action]:
         """What to do about what came from the provider. To be followed to its end, lazily."""
-        if isinstance(event, Head):
+        if isinstance(self.answer, Flowing):
+            yield from self.answer.feed(event)
+        elif isinstance(event, Head):
             yield from self._head(event.head)
+        elif isinstance(event, (Received, Woken)):
+            return
         elif self.answer is not None:
             yield from self.answer.feed(event)
         elif isinstance(event, Lost):
@@ -579,15 +634,9 @@ class Attempt:
         return self._content.raw.decode("utf-8", "replace")
 
     def _response_headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        name = self.request_model
         wanted = self._rules.model_name_header or "kong-debug" in self._request.headers
-        if name and wanted:
-            text = _header_text(f"{self.model.provider}/{name}")
-            headers[answer.MODEL_HEADER] = text[:MAX_MODEL_HEADER]
-        if self._dropped:
-            headers[DROPPED_HEADER] = _listed(self._dropped)
-        return headers
+        name = f"{self.model.provider}/{self.request_model}" if self.request_model else ""
+        return added_headers.added(name if wanted else "", self._dropped)
 
 
 def _is_no(text: str) -> bool:
@@ -598,24 +647,3 @@ def _is_no(text: str) -> bool:
 @lru_cache(maxsize=64)
 def _takes_gzip(accepted: str | None) -> bool:
     return coding.accepts(accepted, "gzip")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    """The names for a header, as many as fit: they may be the client's."""
-    shown: list[str] = []
-    length = 0
-    for name in names:
-        text = _header_text(name).replace(",", "%2C")
-        length += len(text) + 2
-        if length > MAX_DROPPED_HEADER:
-            return f"{', '.join(shown)}, ... and {len(names) - len(shown)} more".lstrip(", ")
-        shown.append(text)
-    return ", ".join(shown)
-
-
-@lru_cache(maxsize=1024)
-def _header_text(text: str) -> str:
-    """`text` with what a header value cannot hold percent-encoded: the name is the client's."""
-    return re.sub(
-        r"[^\x21-\x7e]", lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), text
-    )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kong_ai_proxy.auth.identity import Identity, identity, missing_extra, region
+from kong_ai_proxy.auth import sigv4
+from kong_ai_proxy.auth.identity import AwsIdentity, Identity, identity, missing_extra, region
 from kong_ai_proxy.auth.sign import AuthError
+from kong_ai_proxy.auth.sigv4 import AwsCredentials
 from kong_ai_proxy.config import Auth, Model
+from kong_ai_proxy.exchange.address import DEFAULT_PORTS
 from kong_ai_proxy.exchange.errors import SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.messages import NOTHING, Address, Env
 
 
 def uses_identity(model: Model, auth: Auth) -> bool:
@@ -48,3 +52,33 @@ def with_region(model: Model, environ: Mapping[str, str]) -> Model:
     bedrock = own.model_copy(update={"aws_region": found})
     options = model.options.model_copy(update={"bedrock": bedrock})
     return model.model_copy(update={"options": options})
+
+
+def signature(
+    identity: Identity | None,
+    env: Env,
+    method: str,
+    place: Address,
+    body: bytes,
+    headers: Mapping[str, str] = NOTHING,
+    service: str = "bedrock",
+) -> dict[str, str]:
+    """The headers that sign a request to AWS; nothing for another identity. `headers` are signed
+    too. Raises Refused (500)."""
+    if not isinstance(identity, AwsIdentity):
+        return {}
+    if not isinstance(env.credential, AwsCredentials):
+        raise Refused(SERVER_ERROR, "LLM request failed before proxying")
+    default = DEFAULT_PORTS[place.scheme] == place.port
+    return sigv4.sign(
+        method=method,
+        host=place.host if default else f"{place.host}:{place.port}",
+        path=place.path,
+        query=place.query,
+        headers=headers,
+        body=body,
+        credentials=env.credential,
+        region=identity.region,
+        service=service,
+        now=env.now,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Mapping
 
@@ -28,6 +29,7 @@ from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonError, JsonObject
 from kong_ai_proxy.providers.base import Call
+from kong_ai_proxy.providers.flow import Flow
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 _CRUD_METHODS = ("DELETE", "GET", "HEAD", "POST")
@@ -42,6 +44,8 @@ class Body(enum.Enum):
     """It is read whole, at most `Plan.max_body`."""
     WATCH = enum.auto()
     """A form whose fields are looked at while it passes, which only the relay can."""
+    TAKE = enum.auto()
+    """A form that is taken apart while it comes, which only the relay can."""
 
 
 class Plan:
@@ -70,7 +74,7 @@ class Plan:
         self._is_crud = native or all(operation.collections for operation in operations)
         self._is_websocket = not native and all(operation.websocket for operation in operations)
         self._has_rules = _has_rules(config)
-        self._form_rules = _form_rules(config)
+        self._form = _form_body(config)
         self.needs_response = any(map(self._needs_response, config.targets))
         """Whether every answer has to be read or converted, or a request signed, so that the relay
         carries every request."""
@@ -96,6 +100,8 @@ class Plan:
         provider = PROVIDERS[target.model.provider].find(target.model.options)
         if self._is_native:
             return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
+        if target.route_type in provider.flows or target.route_type in provider.flows_by_model:
+            return True
         if target.route_type == openai.CHAT and (
             provider.answers_loosely or provider.tells_usage_unasked
         ):
@@ -176,7 +182,7 @@ class Plan:
 
     def _fits(self, request: ClientRequest) -> bool:
         if self._takes_form and head.is_form(request):
-            return not (head.is_encoded(request) and self.body(request) is Body.WATCH)
+            return not (head.is_encoded(request) and self._form is not Body.PASS)
         return (self._takes_json or self._takes_any) and head.is_json(request)
 
     def _expected(self) -> str:
@@ -195,9 +201,7 @@ class Plan:
         if self._is_websocket:
             return Body.PASS
         if self._takes_form and head.is_form(request):
-            if not self._form_rules:
-                return Body.PASS
-            return Body.WATCH if len(self.config.targets) == 1 else Body.READ
+            return self._form
         if self.reads_body:
             return Body.READ
         needed = self._has_rules or self.needs_response
@@ -205,8 +209,8 @@ class Plan:
 
     def needs_relay(self, request: ClientRequest) -> bool:
         """Whether Kong alone cannot carry this request, whose head is in order."""
-        form = self._form_rules and self._takes_form and head.is_form(request)
-        return self.needs_response or form
+        form = self._takes_form and head.is_form(request)
+        return self.needs_response or (form and self._form is not Body.PASS)
 
     def attempt(
         self, request: ClientRequest, body: bytes | None, *, relayed: bool = False
@@ -304,8 +308,30 @@ def _has_rules(config: Config) -> bool:
     return any(names) or config.response_streaming == "deny" or any(map(_body_auth, config.targets))
 
 
+def _form_body(config: Config) -> Body:
+    """What is done with a form."""
+    flows = [_flow(target) for target in config.targets]
+    if any(flow is not None and not flow.takes_body for flow in flows):
+        return Body.READ
+    if any(flow is not None for flow in flows):
+        return Body.TAKE
+    if not _form_rules(config):
+        return Body.PASS
+    return Body.WATCH if len(config.targets) == 1 else Body.READ
+
+
+def _flow(target: Target) -> Flow | None:
+    """The flow that the target's route type is, or may be."""
+    provider = PROVIDERS[target.model.provider].find(target.model.options)
+    if target.route_type in provider.flows_by_model and provider.endpoint is not None:
+        call = Call(target.route_type, target.model.name or "", target.model.options)
+        with contextlib.suppress(FormatError):  # placeholders that only a request fills in
+            return provider.endpoint(call).flow
+    return provider.flows.get(target.route_type)
+
+
 def _form_rules(config: Config) -> bool:
-    """Whether something in a form does."""
+    """Whether something in a form decides or has to change."""
     with_model = [t for t in config.targets if openai.OPERATIONS[t.route_type].model]
     wants = any(t.model.name or t.model.model_alias or _logs(t) for t in with_model)
     denies = bool(with_model) and config.response_streaming == "deny"

@@ -8,7 +8,6 @@ from urllib.parse import unquote
 
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
-from kong_ai_proxy.formats.openai import Operation
 
 # A slash inside an id, whichever way it is written, and what no id has.
 _ODD = re.compile(r"%2f|%5c|\\|%[01][0-9a-f]|%7f", re.IGNORECASE)
@@ -18,21 +17,21 @@ class Subpath(NamedTuple):
     """The collection that the client's path names, and the rest after it."""
 
     collection: str
-    """One of the operation's; the first one where the path names none."""
+    """One of those that there are; the first one where the path names none."""
     rest: str
     """Percent-encoded; "" or starting with "/"."""
 
 
-def subpath(request: ClientRequest, operation: Operation) -> Subpath:
+def subpath(request: ClientRequest, collections: tuple[str, ...]) -> Subpath:
     """What follows the last segment that is the name of a collection; in a path without one, what
     follows the route's own path. Raises Refused (400) for a rest that would not stay where it is.
     """
     segments = request.path.split("/")
     for index in range(len(segments) - 1, -1, -1):
-        if segments[index] in operation.collections:
+        if segments[index] in collections:
             rest = "/".join(["", *segments[index + 1 :]])
             return Subpath(segments[index], _checked(rest))
-    return Subpath(operation.collections[0], _checked(_after(request.route_path, request.path)))
+    return Subpath(collections[0], _checked(_after(request.route_path, request.path)))
 
 
 def _after(prefix: str, path: str) -> str:

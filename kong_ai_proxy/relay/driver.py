@@ -24,14 +24,21 @@ from kong_ai_proxy.exchange.messages import (
     Emit,
     End,
     Env,
+    Event,
     Fail,
     Finish,
     Head,
+    NextCall,
+    Pause,
+    Received,
     ResponseHead,
+    Take,
     UpstreamRequest,
+    Woken,
 )
 from kong_ai_proxy.exchange.outcome import Outcome
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
+from kong_ai_proxy.providers.flow import Send
 from kong_ai_proxy.relay import report, websocket
 from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.ids import new_id
@@ -77,6 +84,7 @@ class Driver:
         self._outgoing: UpstreamRequest | None = None
         self._marker = report.marker(client)
         self._told = False
+        self._taking = False  # a flow reads the client's body itself
 
     async def run(self) -> web.StreamResponse:
         """Answer the request. Raises CancelledError when the client has left."""
@@ -108,7 +116,11 @@ class Driver:
         self._plan.check_head(self._client)
         self._body = await self._read_body()
         self._attempt = self._plan.attempt(self._client, self._body, relayed=True)
-        self._outgoing = self._attempt.start(await self._env(self._attempt))
+        env = await self._env(self._attempt)
+        if self._attempt.is_flow:
+            await self._flow(self._attempt, env)
+            return
+        self._outgoing = self._attempt.start(env)
         if self._attempt.is_websocket:
             await self._websocket(self._attempt, self._outgoing)
             return
@@ -226,12 +238,15 @@ class Driver:
 
     async def _do(self, actions: Iterator[Action]) -> None:
         for action in actions:
-            if type(action) is Emit:
-                await self._down.emit(action.chunk)
-            else:
-                await self._do_once(action)
-            if self._first_content is None:
-                self._note_first_content()
+            await self._do_one(action)
+
+    async def _do_one(self, action: Action) -> None:
+        if type(action) is Emit:
+            await self._down.emit(action.chunk)
+        else:
+            await self._do_once(action)
+        if self._first_content is None:
+            self._note_first_content()
 
     async def _do_once(self, action: Action) -> None:
         match action:
@@ -249,7 +264,8 @@ class Driver:
     def _fail(self, reason: str | None) -> None:
         """Note why, and tell the operator: the client only learns that it failed."""
         self._failure = reason
-        assert self._outgoing is not None
+        if self._outgoing is None:  # lost before it called anybody
+            return
         scheme, host, port, *_ = self._outgoing.address
         _log.warning("%s://%s:%d failed: %s", scheme, host, port, reason)
 
@@ -260,6 +276,67 @@ class Driver:
         self._down.commit(head, len(body), framed=self._is_framed(status))
         await self._down.emit(body)
         await self._down.finish(self._frame())
+
+    # ---- a request that takes several calls
+
+    async def _flow(self, attempt: Attempt, env: Env) -> None:
+        call: Call | None = None
+        actions = attempt.begin(env)
+        try:
+            while True:
+                asked = await self._do_until_asked(actions)
+                if self._down.ended:
+                    return
+                if isinstance(asked, NextCall):
+                    if call is not None:
+                        call.release()
+                    call, event = await self._next_call(attempt, asked.send)
+                elif isinstance(asked, Take):
+                    event = Received(await self._taken())
+                elif isinstance(asked, Pause):
+                    await asyncio.sleep(asked.seconds)
+                    event = Woken(time.time())
+                else:
+                    assert call is not None
+                    event = await _next_event(call)
+                actions = attempt.feed(event)
+        finally:
+            if call is not None:
+                call.release()
+            attempt.close()
+
+    async def _do_until_asked(self, actions: Iterator[Action]) -> Action | None:
+        """Do what can be done at once. The action that asks for something to happen."""
+        for action in actions:
+            if isinstance(action, (NextCall, Take, Pause)):
+                return action
+            await self._do_one(action)
+        return None
+
+    async def _next_call(self, attempt: Attempt, send: Send) -> tuple[Call | None, Event]:
+        outgoing = attempt.request(send, await self._env(attempt))
+        self._outgoing = outgoing
+        body = outgoing.body if isinstance(outgoing.body, bytes) and outgoing.body else None
+        try:
+            call = await self._upstream.send(
+                outgoing.method,
+                outgoing.address,
+                outgoing_headers(self._client, outgoing),
+                body,
+                self.timeouts,
+            )
+        except UpstreamLost as lost:
+            return None, lost.lost
+        return call, Head(call.head)
+
+    async def _taken(self) -> bytes:
+        """The next of the client's body."""
+        if self._body is not None or not self._client.has_body:
+            return b""
+        if not self._taking:
+            self._taking = True
+            await _continue(self._request)
+        return await self._piece()
 
     # ---- WebSockets
 
@@ -344,6 +421,14 @@ class Driver:
         return report.outcome(
             self._plan, self._claims, self._client, attempt, outgoing.address, ending
         )
+
+
+async def _next_event(call: Call) -> Event:
+    try:
+        chunk = await call.read()
+    except UpstreamLost as lost:
+        return lost.lost
+    return Data(chunk) if chunk else End()
 
 
 async def _continue(request: web.BaseRequest) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -14,20 +14,28 @@ from multidict import CIMultiDict
 
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
-from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
+from kong_ai_proxy.exchange.realtime_reading import Message, SessionReading
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.upstream import CLOSE_SECONDS
 
-MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of one message. OpenAI takes at most 15 MiB of audio in one."""
+MAX_MESSAGE = 24 * 1024 * 1024
+"""Bytes of one message. OpenAI takes at most 15 MiB of audio in one, which are 20 in base64."""
 
 PROTOCOL_HEADER = "sec-websocket-protocol"
 BAD_GATEWAY = WSCloseCode.BAD_GATEWAY
 """1014: the gateway has lost the provider (IANA, WebSocket Close Code Number Registry)."""
 
-Seen = Callable[[str], None]
+MAX_REASON = 123
+"""Bytes of the text in a close (RFC 6455 section 5.5)."""
+
+Change = Callable[[Message], Message]
+"""What goes on of a message. Raises FormatError for one that must not."""
 
 _PASSED = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG})
+_NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
+"""Codes that no close may have, or that mean nothing (RFC 6455 section 7.4.1)."""
+_LARGEST_CODE = 4999
 
 # It warns of subprotocols that were not chosen, which may be a client's key.
 logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
@@ -81,23 +89,28 @@ def accepting(
 async def bridge(
     client: web.WebSocketResponse[bool],
     provider: aiohttp.ClientWebSocketResponse[bool],
-    reading: RealtimeReading | None,
+    reading: SessionReading | None,
     write_seconds: float,
+    change: Change | None = None,
 ) -> str | None:
     """Pass messages both ways until either side closes; then close the other one with its code.
 
-    A side that takes nothing for `write_seconds` is lost. Returns why it did not end well, or None.
+    `change` is for what the client sends: where it raises FormatError, the client is closed with
+    1008 and the error's text, and the provider gets nothing of it. A side that takes nothing for
+    `write_seconds` is lost. Returns why it did not end well, or None.
     """
-    on_client = reading.feed_client if reading else _ignore
-    on_provider = reading.feed_provider if reading else _ignore
-    up = asyncio.create_task(_pass(client, provider, on_client, write_seconds))
-    down = asyncio.create_task(_pass(provider, client, on_provider, write_seconds))
+    up_seen, down_seen = (reading.feed_client, reading.feed_provider) if reading else (None, None)
+    up = asyncio.create_task(_pass(client, provider, _Watch(up_seen, change), write_seconds))
+    down = asyncio.create_task(_pass(provider, client, _Watch(down_seen), write_seconds))
     try:
         await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         ended, last = (up if up.done() else down).result()
         if ended is client:
             return await _close(client, provider, last, WSCloseCode.GOING_AWAY, "the client left")
         return await _close(provider, client, last, BAD_GATEWAY, "the provider was lost")
+    except FormatError as error:  # what was the client's
+        await _closed(client, WSCloseCode.POLICY_VIOLATION, _reason(str(error)))
+        return str(error)
     finally:  # also when the client has left, which cancels this
         for task in (up, down):
             task.cancel()
@@ -111,21 +124,39 @@ def is_closed(response: web.StreamResponse | None) -> bool:
     return isinstance(response, web.WebSocketResponse) and response.close_code in ends
 
 
-def _ignore(_text: str) -> None:
-    """Nobody wants to know."""
+def _reason(text: str) -> bytes:
+    """As much of `text` as a close can tell."""
+    return text.encode()[:MAX_REASON].decode(errors="ignore").encode()
+
+
+class _Watch(NamedTuple):
+    """What is done with one side's messages before they go on."""
+
+    seen: Callable[[Message], None] | None
+    change: Change | None = None
+
+    def feed(self, message: aiohttp.WSMessage) -> aiohttp.WSMessage:
+        """The message to pass on. Raises FormatError."""
+        if self.seen:
+            self.seen(message.data)
+        if self.change:
+            changed = self.change(message.data)
+            if changed is not message.data:
+                return aiohttp.WSMessage(message.type, changed, message.extra)
+        return message
 
 
 async def _pass(
-    source: Any, sink: Any, seen: Seen, seconds: float
+    source: Any, sink: Any, watch: _Watch, seconds: float
 ) -> tuple[Any, aiohttp.WSMessage | None]:
     """Pass on what comes until a side ends. That side, and the message with which it did; None
-    when it took no more."""
+    when it took no more. Raises FormatError."""
     while True:
         message = await source.receive()
         if message.type not in _PASSED:
             return source, message
-        if message.type is WSMsgType.TEXT:
-            seen(message.data)
+        if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
+            message = watch.feed(message)
         try:
             async with asyncio.timeout(seconds):
                 await _send(sink, message)
@@ -150,21 +181,35 @@ async def _close(
 ) -> str | None:
     """Close both sides after `last`, the message of the side that ended. `code` tells the other
     one that it was lost."""
+    own = WSCloseCode.GOING_AWAY
     if last is not None and last.type is WSMsgType.CLOSE:
-        # aiohttp cannot send a close without a status, so that becomes 1000.
-        own, reason = last.data or WSCloseCode.OK, (last.extra or "").encode()
-        await _closed(other, own, reason)
-        await _closed(ended, own, reason)
-        return None
-    if last is not None and last.type is WSMsgType.ERROR:  # aiohttp has closed it with a code
+        if last.data not in _NEVER_SENT and last.data <= _LARGEST_CODE:
+            reason = (last.extra or "").encode()
+            await _closed(other, last.data, reason)
+            await _closed(ended, last.data, reason)
+            return None
+        own, why = WSCloseCode.PROTOCOL_ERROR, f"WebSocket closed with {last.data}"
+    elif last is not None and last.type is WSMsgType.ERROR:  # aiohttp has closed it with a code
         why = f"WebSocket closed with {ended.close_code}: {type(last.data).__name__}"
     await _closed(other, code)
-    await _closed(ended, WSCloseCode.GOING_AWAY)
+    await _closed(ended, own)
     return why
 
 
 async def _closed(socket: Any, code: int, reason: bytes = b"") -> None:
-    """Close a side, if it is not closed yet."""
+    """Close a side, if it is not closed yet; with the code 0 without a status."""
     with contextlib.suppress(OSError, aiohttp.ClientError):  # TimeoutError is an OSError
         async with asyncio.timeout(CLOSE_SECONDS):
+            if not code and not socket.closed:
+                await _close_without_status(socket)
             await socket.close(code=code, message=reason)
+
+
+async def _close_without_status(socket: Any) -> None:
+    """aiohttp's close always tells a status, so a bare one is sent before, and in its place."""
+
+    async def sent(_code: int, _message: bytes) -> None:
+        """It has been."""
+
+    await socket.send_frame(b"", WSMsgType.CLOSE)
+    socket._writer.close = sent

@@ -19,7 +19,6 @@ OPTIONS = {
     "mistral": {"mistral_format": "openai"},
     "vllm": {"upstream_url": URL},
 }
-TEXT = {"llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "preserve"}
 BROUGHT = {
     *(f"model.provider {name}" for name in get_args(Provider)),
     *(f"route_type {name}" for name in get_args(RouteType)),
@@ -30,7 +29,7 @@ BROUGHT = {
     "auth.gcp_use_service_account",
     "logging.log_payloads",
     "logging.log_statistics",
-    "xai's own responses",
+    *(f"route_type {name} of azure" for name in get_args(RouteType)),
 }
 
 
@@ -56,11 +55,9 @@ ASKING: dict[str, dict[str, Any]] = {
     **{f"route_type {name}": target(route_type=name) for name in get_args(RouteType)},
     **{f"llm_format {name}": target(llm_format=name) for name in get_args(LlmFormat)},
     **{
-        f"route_type {name} for other providers than openai": of_provider("azure", route_type=name)
+        f"route_type {name} of azure": of_provider("azure", route_type=name)
         for name in get_args(RouteType)
-        if name not in TEXT
     },
-    "xai's own responses": of_provider("xai", route_type="llm/v1/responses"),
     "logging.log_payloads": target(logging={"log_payloads": True}),
     "logging.log_statistics": target(logging={"log_statistics": True}),
     "auth.aws_access_key_id": target(auth={"aws_access_key_id": "AKIA"}),
@@ -107,15 +104,10 @@ def test_targets_that_may_answer_the_same_request_are(aliases: tuple[str | None,
 
 def test_one_target_is_not_refused_for_another() -> None:
     first = target(model={"provider": "openai", "model_alias": "a"})
-    second = target(
-        model={"provider": "xai", "model_alias": "b"}, route_type="image/v1/images/generations"
-    )
+    second = target(model={"provider": "xai", "model_alias": "b"}, metadata={"a": "b"})
     config = parse("ai-proxy-advanced", advanced(first, second, balancer={"max_fails": 3}))
     of_config = "balancer.max_fails is not available in this version of kong-ai-proxy"
-    of_second = (
-        "route_type image/v1/images/generations for other providers than openai "
-        "is not available in this version of kong-ai-proxy"
-    )
+    of_second = "metadata is not available in this version of kong-ai-proxy"
     assert pending(config, config.targets[0]) == (of_config,)
     assert pending(config, config.targets[1]) == (of_second, of_config)
     assert pending(config) == (of_second, of_config)

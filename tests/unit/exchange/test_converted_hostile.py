@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from kong_ai_proxy import config
-from kong_ai_proxy.exchange.attempt import MAX_DROPPED_HEADER, Attempt
+from kong_ai_proxy.exchange.added_headers import MAX_DROPPED_HEADER
+from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.messages import Commit, Data, Emit, End, Env, Finish, Head, ResponseHead
 from kong_ai_proxy.exchange.plan import Body, Plan

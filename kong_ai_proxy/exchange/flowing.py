@@ -1,0 +1,269 @@
+"""A request that takes several calls: the flow says which, here is what comes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import orjson
+
+from kong_ai_proxy.exchange import client_errors, privacy
+from kong_ai_proxy.exchange.answer import BROKE_OFF, MODEL_HEADER, no_answer
+from kong_ai_proxy.exchange.errors import (
+    BAD_GATEWAY,
+    BAD_REQUEST,
+    FIRST_CLIENT_ERROR,
+    FIRST_ERROR,
+    LAST_ERROR,
+    OK,
+    Refused,
+)
+from kong_ai_proxy.exchange.learned import Learned
+from kong_ai_proxy.exchange.messages import (
+    Abort,
+    Action,
+    Commit,
+    Data,
+    Emit,
+    End,
+    Event,
+    Fail,
+    Finish,
+    Head,
+    Lost,
+    NextCall,
+    Pause,
+    Received,
+    ResponseHead,
+    Take,
+    Woken,
+)
+from kong_ai_proxy.formats import coding
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
+from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.providers.flow import (
+    Passed,
+    ProviderFailed,
+    Receive,
+    Reply,
+    Result,
+    Send,
+    Steps,
+)
+
+MAX_REPLY = 64 << 20
+"""Bytes of an answer that a flow looks at, unpacked."""
+
+_JSON = "application/json"
+
+# What tells of a download; all else in the head is between us and the provider.
+_PASSED_HEADERS = frozenset(
+    {"accept-ranges", "content-disposition", "content-range", "content-type", "last-modified"}
+)
+
+
+class Flowing:
+    """One flow under way. It is the attempt's answer: see answer.Answer for what is alike."""
+
+    is_stream = False
+    direct = None
+
+    def __init__(
+        self,
+        steps: Steps,
+        added: Callable[[tuple[str, ...]], Mapping[str, str]],
+        learned: Learned,
+        secrets: Callable[[], tuple[str, ...]],
+    ) -> None:
+        """`added` gives the headers for the client's answer, told what was dropped; `secrets` what
+        must not be in an error."""
+        self.status = 0
+        self.failure: str | None = None
+        self.reading = learned
+        self._steps = steps
+        self._added = added
+        self._secrets = secrets
+        self._reply: _Reply | None = None
+        self._passed: Passed | None = None
+        self._committed = False
+        self._over = False
+
+    def begin(self) -> Iterator[Action]:
+        """The first step."""
+        yield from self._advance(None)
+
+    def feed(self, event: Event) -> Iterator[Action]:
+        """What comes next."""
+        if self._over:
+            return
+        try:
+            match event:
+                case Head(head):
+                    yield from self._head(head)
+                case Data(chunk):
+                    yield from self._data(chunk)
+                case End():
+                    yield from self._end()
+                case Received(chunk):
+                    yield from self._advance(chunk)
+                case Woken(now):
+                    yield from self._advance(now)
+                case Lost():
+                    yield from self._lost(event)
+        except coding.CodingError as error:
+            yield from self._failed(ProviderError(f"{BROKE_OFF}: content-encoding: {error}"))
+        except ProviderFailed as failed:
+            yield from self._failed(failed.error)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._steps.close()
+
+    # ---- the flow's steps
+
+    def _advance(self, value: object) -> Iterator[Action]:
+        try:
+            step = self._steps.send(value)
+        except StopIteration as stop:
+            yield from self._ended(stop.value)
+        except FormatError as error:
+            yield from self._failed(ProviderError(str(error), status=BAD_REQUEST))
+        except ProviderFailed as failed:
+            yield from self._failed(failed.error)
+        else:
+            if isinstance(step, Send):
+                yield NextCall(step)
+            else:
+                yield Take() if isinstance(step, Receive) else Pause(step.seconds)
+
+    def _ended(self, result: Result | Passed) -> Iterator[Action]:
+        if isinstance(result, Passed):
+            self._passed = result
+            yield NextCall(result.send)
+            return
+        self.reading.note_usage(result.usage, "")
+        body = result.body if isinstance(result.body, bytes) else orjson.dumps(result.body)
+        headers = {"content-type": result.media_type, **self._added(result.dropped)}
+        yield from self._whole(body, ResponseHead(result.status, tuple(headers.items())))
+
+    # ---- the answers of the provider
+
+    def _head(self, head: ResponseHead) -> Iterator[Action]:
+        if self._passed is None or head.status >= FIRST_ERROR:
+            self._reply = _Reply(head)
+        else:
+            self._reply = None
+            yield from self._commit_passed(self._passed, head)
+
+    def _commit_passed(self, passed: Passed, head: ResponseHead) -> Iterator[Action]:
+        encoding = head.header("content-encoding")
+        if encoding and encoding.strip().lower() != "identity":  # it was not asked for
+            raise ProviderFailed(ProviderError("the provider's answer came compressed"))
+        kept = {name: value for name, value in head.headers if name in _PASSED_HEADERS}
+        if passed.media_type:
+            kept["content-type"] = passed.media_type
+        length = head.header("content-length")
+        known = length is not None and length.isascii() and length.isdigit()
+        headers = {**kept, **self._added(())}
+        self._committed, self.status = True, head.status
+        self.reading.has_content = True
+        yield Commit(
+            ResponseHead(head.status, tuple(headers.items())),
+            int(length) if known and length and passed.filter is None else None,
+        )
+
+    def _data(self, chunk: bytes) -> Iterator[Action]:
+        if self._reply is not None:
+            self._reply.add(chunk)
+        elif self._passed is not None:
+            changed = self._passed.filter.feed(chunk) if self._passed.filter else chunk
+            if changed:
+                yield Emit(changed)
+
+    def _end(self) -> Iterator[Action]:
+        if self._reply is None:
+            rest = self._passed.filter.end() if self._passed and self._passed.filter else b""
+            if rest:
+                yield Emit(rest)
+            self._over = True
+            yield Finish()
+            return
+        reply, self._reply = self._reply.whole(), None
+        if self._passed is not None:
+            raise ProviderFailed(self._passed.errors(reply.status, reply.body))
+        yield from self._advance(reply)
+
+    def _lost(self, lost: Lost) -> Iterator[Action]:
+        self.close()
+        self._over = True
+        if self._committed:
+            self.failure = lost.reason
+            yield Abort()
+        elif self._reply is not None and lost.criterion != "timeout":
+            yield Fail(lost.criterion, lost.reason, Refused(BAD_GATEWAY, BROKE_OFF))
+        else:
+            yield no_answer(lost)
+
+    # ---- the answer to the client
+
+    def _failed(self, error: ProviderError) -> Iterator[Action]:
+        """An error, as the client knows them."""
+        self.close()
+        self._over = True
+        error = privacy.masked_error(error, self._secrets())
+        self.reading.note_error(error.message)
+        if self._committed:
+            self.failure = error.message
+            yield Abort()
+            return
+        known = FIRST_CLIENT_ERROR <= error.status <= LAST_ERROR
+        status = error.status if known else BAD_GATEWAY
+        body = client_errors.error_body("openai", error._replace(status=status), openai_chat.CHAT)
+        headers = {"content-type": _JSON, **self._added(())}
+        yield from self._whole(body, ResponseHead(status, tuple(headers.items())))
+
+    def _whole(self, body: bytes, head: ResponseHead) -> Iterator[Action]:
+        self._over, self._committed = True, True
+        self.status = head.status
+        self.reading.keep(body)
+        headers = dict(head.headers)
+        if head.status != OK:  # as with Kong's own plugin
+            headers.pop(MODEL_HEADER, None)
+        yield Commit(ResponseHead(head.status, tuple(headers.items())), len(body))
+        if body:
+            yield Emit(body)
+        yield Finish()
+
+
+class _Reply:
+    """One answer of the provider's on its way to the flow."""
+
+    def __init__(self, head: ResponseHead) -> None:
+        """Raises ProviderFailed for a content coding that nobody here can read."""
+        self._head = head
+        self._pieces: list[bytes] = []
+        self._size = 0
+        encoding = head.header("content-encoding")
+        try:
+            self._decoder = coding.decoder(encoding) if encoding else None
+        except coding.UnknownCoding as error:
+            text = f"the provider's answer cannot be read: {error}"
+            raise ProviderFailed(ProviderError(text)) from None
+
+    def add(self, chunk: bytes) -> None:
+        """Keep it. Raises CodingError, or ProviderFailed for too much."""
+        for piece in self._decoder.feed(chunk) if self._decoder else (chunk,):
+            self._keep(piece)
+
+    def whole(self) -> Reply:
+        """All of it. Raises as `add` does."""
+        for piece in self._decoder.end() if self._decoder else ():
+            self._keep(piece)
+        headers = dict(reversed(self._head.headers))
+        return Reply(self._head.status, b"".join(self._pieces), headers)
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > MAX_REPLY:
+            text = f"the provider's answer is longer than {MAX_REPLY} bytes"
+            raise ProviderFailed(ProviderError(text))
+        self._pieces.append(piece)
