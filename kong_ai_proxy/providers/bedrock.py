@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import bedrock, openai
 from kong_ai_proxy.formats.bedrock.models import is_claude
 from kong_ai_proxy.formats.codec import EmbeddingsProvider
-from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, bedrock_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
-
-_RUNTIME = "bedrock-runtime"
-_AGENTS = "bedrock-agent-runtime"
-_CONTROL = "bedrock"
-
-_REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]+)+-[0-9]{1,2}")
-_SUFFIXES = (("cn-", "amazonaws.com.cn"), ("eusc-", "amazonaws.eu"), ("", "amazonaws.com"))
-
-# What a model id or ARN consists of, as all operations have it:
-# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,2047}")
-_DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+from kong_ai_proxy.providers.bedrock_paths import (
+    AGENTS,
+    CONTROL,
+    RUNTIME,
+    elsewhere,
+    host,
+    model_path,
+)
 
 _AGENT_OPERATIONS = frozenset({"rerank", "retrieveAndGenerate", "retrieveAndGenerateStream"})
 _MODEL_OPERATIONS = frozenset(
@@ -39,30 +33,6 @@ _CONVERSE = frozenset({"converse", "converse-stream"})
 _ASYNC = re.compile(r"/async-invoke(?:/[^/?]+)?\Z")
 _GUARDRAIL = re.compile(r"/guardrail/[^/?]+/version/[^/?]+/apply\Z")
 _JOBS = re.compile(r"/model-invocation-jobs|/model-invocation-job(?:/[^/?]+(?:/stop)?)?\Z")
-
-
-def host(service: str, options: ModelOptions) -> str:
-    """Where one of the services lives in the configured region. Raises FormatError for a region
-    that is none: it may come from a template, and must not name another host."""
-    region = options.bedrock.aws_region or ""
-    if not _REGION.fullmatch(region):
-        raise FormatError(
-            f"model.options.bedrock.aws_region: expected an AWS region such as us-east-1, "
-            f"got {region!r}"
-        )
-    suffix = next(suffix for start, suffix in _SUFFIXES if region.startswith(start))
-    return f"https://{service}.{region}.{suffix}:443"
-
-
-def model_path(model: str, operation: str) -> str:
-    """The path of an operation of a model. An ARN is one segment, as AWS's own clients write it.
-    Raises FormatError for what is no id."""
-    if not _MODEL.fullmatch(model) or _DOTS.search(model):
-        raise FormatError(
-            "model: expected the id or ARN of a Bedrock model, inference profile or endpoint, "
-            f"got {model[:100]!r}"
-        )
-    return f"/model/{quote(model, safe='')}/{operation}"
 
 
 def _endpoint(call: Call) -> Endpoint:
@@ -115,7 +85,7 @@ def _native(asked: Native, call: Call) -> Endpoint | None:
             return Endpoint(path, bedrock.CONVERSE, change=_performance)
         return Endpoint(path)
     if operation in _AGENT_OPERATIONS:
-        return Endpoint(f"/{operation}", base_url=_elsewhere(_AGENTS, options))
+        return Endpoint(f"/{operation}", base_url=elsewhere(AGENTS, options))
     path = asked.path.rstrip("/")
     if operation == "async-invoke" and not _ASYNC.search(path):
         return Endpoint("/async-invoke")  # Kong's /model/{model}/async-invoke
@@ -123,13 +93,7 @@ def _native(asked: Native, call: Call) -> Endpoint | None:
     if found:
         return Endpoint(found[0])
     jobs = _JOBS.search(re.sub(r"/model-invocations?(?=/|\Z)", "/model-invocation-job", path))
-    return Endpoint(jobs[0], base_url=_elsewhere(_CONTROL, options)) if jobs else None
-
-
-def _elsewhere(service: str, options: ModelOptions) -> str:
-    """Another service's host. Behind an `upstream_url` there is no telling services apart, nor
-    any need of a region."""
-    return "" if options.upstream_url else host(service, options)
+    return Endpoint(jobs[0], base_url=elsewhere(CONTROL, options)) if jobs else None
 
 
 def _headers(options: ModelOptions) -> Mapping[str, str]:
@@ -140,7 +104,7 @@ def _headers(options: ModelOptions) -> Mapping[str, str]:
 
 BEDROCK = Provider(
     name="bedrock",
-    base_url=lambda options: host(_RUNTIME, options),
+    base_url=lambda options: host(RUNTIME, options),
     endpoint=_endpoint,
     endpoints=frozenset({openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}),
     native=_native,
