@@ -49,7 +49,15 @@ def changed(
         (CEREBRAS, "https://api.cerebras.ai", {openai.CHAT: CHAT}),
         (DEEPSEEK, "https://api.deepseek.com", {openai.CHAT: CHAT}),
         (VLLM, "", {openai.CHAT: CHAT}),
-        (XAI, "https://api.x.ai", {openai.CHAT: CHAT, openai.RESPONSES: "/v1/responses"}),
+        (
+            XAI,
+            "https://api.x.ai",
+            {
+                openai.CHAT: CHAT,
+                openai.RESPONSES: "/v1/responses",
+                openai.IMAGE_GENERATIONS: "/v1/images/generations",
+            },
+        ),
         (
             DASHSCOPE,
             "https://dashscope-intl.aliyuncs.com",
