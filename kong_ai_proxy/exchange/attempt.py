@@ -38,6 +38,7 @@ from kong_ai_proxy.exchange.keys import Keys, secrets_of
 from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.messages import (
     NO_ENV,
+    NOTHING,
     Action,
     Address,
     BodyFilter,
@@ -144,7 +145,24 @@ class Attempt:
             options=self.model.options,
             stream=self._streams(),
             client=self._asked.client,
+            creates=self._creates,
+            query=self._plain_query(),
+            betas=self._listed_in("openai-beta"),
         )
+
+    def _plain_query(self) -> Mapping[str, str]:
+        """The client's, without credentials."""
+        query = self._request.query
+        if not query:
+            return NOTHING
+        return privacy.query_values(privacy.without(query, privacy.CREDENTIAL_QUERY))
+
+    def _listed_in(self, header: str) -> frozenset[str]:
+        """The values that a header of the client's lists."""
+        if header not in self._request.headers:
+            return frozenset()
+        listed = ",".join(self._request.headers.get(header, ())).split(",")
+        return frozenset(each.strip() for each in listed) - {""}
 
     def _streams(self) -> bool:
         if self._asked.stream is not None:
@@ -371,8 +389,7 @@ class Attempt:
         if required is None:
             return
         name, value = required
-        listed = ",".join(self._request.headers.get(name, ())).split(",")
-        if value not in (each.strip() for each in listed):
+        if value not in self._listed_in(name):
             raise Refused(BAD_REQUEST, f"expected the header OpenAI-Beta: {value}")
 
     def _check_model(self) -> None:
@@ -417,7 +434,10 @@ class Attempt:
             self._endpoint,
         )
         added = dict(credentials.query)
-        if self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
+        fixed = self._endpoint.own_query
+        if fixed:
+            added.update({name: value for name, value in fixed.items() if value is not None})
+        elif self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
             # Also where the client named it: whatever else a server may read as a model goes.
             added.update({"model": self.model.name} if self.model.name else {})
         own = privacy.joined(found.query, added) if added else found.query
@@ -428,7 +448,8 @@ class Attempt:
         """The operator's parameters, the endpoint's and the client's."""
         client, default = self._request.query, self._endpoint.query
         if client:
-            client = privacy.without(client, self._keys.dropped_query(own))
+            dropped = self._keys.dropped_query(own) | self._endpoint.own_query.keys()
+            client = privacy.without(client, dropped)
         if default and self._converts:  # the client's are words of another format
             client = privacy.without(client, privacy.query_values(default)) if client else ""
         elif default and client:

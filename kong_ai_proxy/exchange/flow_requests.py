@@ -115,7 +115,7 @@ def wanted(
         method=request.method,
         collection=sub.collection,
         rest=_segments(sub.rest),
-        query=_query(request.query),
+        query=call.query,
         body=fields,
         parts=parts,
         content_type=request.header("content-type") or "",
@@ -127,14 +127,6 @@ def wanted(
 
 def _segments(rest: str) -> tuple[str, ...]:
     return tuple(unquote(each, errors="surrogateescape") for each in rest.split("/") if each)
-
-
-def _query(raw: str) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in privacy.query_values(raw).items()
-        if name.lower() not in privacy.CREDENTIAL_QUERY
-    }
 
 
 def _with_extra(body: Mapping[str, object]) -> Mapping[str, object]:

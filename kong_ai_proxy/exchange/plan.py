@@ -110,7 +110,7 @@ class Plan:
             return target.route_type in provider.codecs
         call = Call(target.route_type, target.model.name or "", target.model.options)
         try:
-            return provider.endpoint(call).codec is not asking.OPENAI_CODECS[target.route_type]
+            return provider.endpoint(call).codec is not asking.OPENAI_CODECS.get(target.route_type)
         except FormatError:  # placeholders that only a request fills in
             return True
 
@@ -305,7 +305,12 @@ def _has_rules(config: Config) -> bool:
     """Whether something in a JSON body decides or has to change."""
     named = [t for t in config.targets if openai.OPERATIONS[t.route_type].model]
     names = (target.model.name or target.model.model_alias for target in named)
-    return any(names) or config.response_streaming == "deny" or any(map(_body_auth, config.targets))
+    return (
+        any(names)
+        or config.response_streaming == "deny"
+        or any(map(_body_auth, config.targets))
+        or any(map(_names_model, config.targets))
+    )
 
 
 def _form_body(config: Config) -> Body:
@@ -335,7 +340,18 @@ def _form_rules(config: Config) -> bool:
     with_model = [t for t in config.targets if openai.OPERATIONS[t.route_type].model]
     wants = any(t.model.name or t.model.model_alias or _logs(t) for t in with_model)
     denies = bool(with_model) and config.response_streaming == "deny"
-    return wants or denies or any(map(_body_auth, config.targets))
+    return (
+        wants
+        or denies
+        or any(map(_body_auth, config.targets))
+        or any(map(_names_model, config.targets))
+    )
+
+
+def _names_model(target: Target) -> bool:
+    """Whether the provider's row has to name the model in the body."""
+    provider = PROVIDERS[target.model.provider].find(target.model.options)
+    return target.route_type in provider.names_model
 
 
 def _body_auth(target: Target) -> bool:

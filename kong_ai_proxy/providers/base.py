@@ -27,6 +27,12 @@ class Call(NamedTuple):
     client: str = "openai"
     """The client's format, as `llm_format` names it: some providers offer a model in several
     formats and the client's own is best."""
+    creates: bool = True
+    """Whether it makes something new of a model: an answer, or an object that has one."""
+    query: Mapping[str, str] = _NOTHING
+    """The client's, but for credentials."""
+    betas: frozenset[str] = frozenset()
+    """What the client's header `OpenAI-Beta` lists."""
 
 
 class Native(NamedTuple):
@@ -63,6 +69,9 @@ class Endpoint(NamedTuple):
     """Last touches on the body, also of one that is not converted."""
     flow: Flow | None = None
     """In place of all: it takes several calls, or other ones than the client's."""
+    own_query: Mapping[str, str | None] = _NOTHING
+    """Parameters that neither a client nor the configured model's name is put in place of; None
+    for one that does not go up. Where it is empty, a WebSocket gets the configured model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +128,9 @@ class Provider:
     """Whether a stream tells its usage when `stream_options.include_usage` asks for it."""
     thought_tags: bool = False
     """Whether OpenAI clients get thoughts as <thought> in the text; see codec.Context."""
+    names_model: frozenset[str] = frozenset()
+    """The route types whose bodies name the model in a way that only the provider's row knows, so
+    that they are read whatever else the configuration says."""
     required_headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """By route type the header without which the provider refuses, and a value it must list."""
 
