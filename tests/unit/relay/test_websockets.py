@@ -185,6 +185,57 @@ async def test_fragments_become_one_message() -> None:
     assert got == {Frame(TEXT, "café".encode()), Frame(PONG, b"between")}
 
 
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_the_providers_fragments_with_control_frames_between_become_one_message(
+    opcode: int,
+) -> None:
+    payload = "Zürich, 東京 \N{WAVING HAND SIGN}".encode()
+
+    async def talk(connection: Connection) -> None:
+        await connection.send(frame(opcode, b"", final=False))
+        for at in range(len(payload)):  # a byte each, in the midst of characters
+            await connection.send(frame(CONTINUATION, payload[at : at + 1], final=False))
+            if at % 5 == 0:
+                await connection.send(frame(PING, b"%d" % at))
+        await connection.send(frame(CONTINUATION, b""))
+        await echo(connection)
+
+    async with open_session(talk) as (_, _relay, one):
+        got = [await read_frame(one.reader)]
+        while got[-1].opcode == PING:
+            got.append(await read_frame(one.reader))
+    assert got.pop() == Frame(opcode, payload)
+    assert got == [Frame(PING, b"%d" % at) for at in range(0, len(payload), 5)]
+
+
+async def test_frames_that_arrive_in_any_pieces_are_the_same_messages() -> None:
+    wire = b"".join(
+        frame(TEXT, b"x" * size, masked=True) + frame(PING, b"p", masked=True)
+        for size in (0, 125, 126, 300)
+    )
+    async with open_session(echo) as (_, _relay, one):
+        for size in (1, 2, 3, 5, 7, 64):
+            for at in range(0, len(wire), size):
+                one.writer.write(wire[at : at + size])
+                if size < 3:
+                    await asyncio.sleep(0)
+            await one.writer.drain()
+            got = [await read_frame(one.reader) for _ in range(8)]
+            texts = [len(each.payload) for each in got if each.opcode == TEXT]
+            assert (texts, [each.opcode for each in got].count(PONG)) == ([0, 125, 126, 300], 4)
+
+
+async def test_the_largest_message_of_a_provider_passes() -> None:
+    """15 MiB of sound are 20 in base64."""
+    size = 20 << 20
+
+    async with open_session(echo) as (_, _relay, one):
+        sending = asyncio.create_task(one.send(frame(TEXT, b"A" * size, masked=True)))
+        got = await read_frame(one.reader)
+        await sending
+    assert (got.opcode, len(got.payload)) == (TEXT, size)
+
+
 @pytest.mark.parametrize("opcode", [PING, PONG])
 async def test_pings_and_pongs_of_the_provider_reach_the_client(opcode: int) -> None:
     async def talk(connection: Connection) -> None:
@@ -225,8 +276,12 @@ async def test_many_messages_both_ways() -> None:
 # ---- closing
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1000, b""), (1000, b"bye"), (1001, b"away"),
-                                              (3000, b""), (4000, "café".encode())])  # fmt: skip
+CODES = (1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4999)
+CLOSES = [(1000, b""), (1000, b"bye"), *((code, "café".encode()) for code in CODES)]
+LONGEST = (4001, b"x" * 123)
+
+
+@pytest.mark.parametrize(("code", "reason"), [*CLOSES, LONGEST])
 async def test_the_clients_close_reaches_the_provider(code: int, reason: bytes) -> None:
     closes: list[Frame] = []
 
@@ -243,7 +298,7 @@ async def test_the_clients_close_reaches_the_provider(code: int, reason: bytes) 
     assert (closes[0].code, closes[0].payload[2:]) == (code, reason)
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1000, b"bye"), (1011, b"oops"), (4001, b"quota")])
+@pytest.mark.parametrize(("code", "reason"), [*CLOSES, LONGEST])
 async def test_the_providers_close_reaches_the_client(code: int, reason: bytes) -> None:
     answers: list[Frame] = []
 
@@ -276,16 +331,38 @@ async def test_a_session_that_the_client_closes_has_not_failed(
     assert "failure" not in caplog.text
 
 
-async def test_a_close_without_a_status_becomes_1000() -> None:
+async def test_the_providers_close_without_a_status_stays_one() -> None:
+    answers: list[Frame] = []
+    rest: list[bytes] = []
+
     async def talk(connection: Connection) -> None:
         await connection.send(frame(CLOSE))
-        await connection.gone()
+        answers.append(await read_frame(connection.reader))
+        rest.append(await connection.reader.read())
 
-    async with open_session(talk) as (_, _relay, one):
-        found = await read_frame(one.reader)
-        assert (found.opcode, found.code) == (CLOSE, 1000)
+    async with open_session(talk) as (_, relay, one):
+        assert await read_frame(one.reader) == Frame(CLOSE, b"")
         await one.send(frame(CLOSE, masked=True))
         assert await one.closed()
+        await relay.settled()
+    assert (answers, rest) == ([Frame(CLOSE, b"")], [b""])
+
+
+async def test_the_clients_close_without_a_status_stays_one() -> None:
+    closes: list[Frame] = []
+    rest: list[bytes] = []
+
+    async def talk(connection: Connection) -> None:
+        closes.append(await read_frame(connection.reader))
+        await connection.send(frame(CLOSE))
+        rest.append(await connection.reader.read())
+
+    async with open_session(talk) as (_, relay, one):
+        await one.send(frame(CLOSE, masked=True))
+        assert await read_frame(one.reader) == Frame(CLOSE, b"")
+        assert await one.closed()
+        await relay.settled()
+    assert (closes, rest) == ([Frame(CLOSE, b"")], [b""])
 
 
 async def test_a_side_that_does_not_answer_a_close_is_not_waited_for_long(
@@ -338,8 +415,8 @@ FORBIDDEN = {
     "cut UTF-8": (frame(TEXT, b"caf\xc3", masked=True), 1007),
     "too large": (TOO_LARGE, 1009),
     "too large in fragments": (
-        frame(BINARY, bytes(9 << 20), final=False, masked=True)
-        + frame(CONTINUATION, bytes(9 << 20), masked=True),
+        frame(BINARY, bytes(13 << 20), final=False, masked=True)
+        + frame(CONTINUATION, bytes(13 << 20), masked=True),
         1009,
     ),
     "reserved opcode": (frame(5, b"x", masked=True), 1002),
@@ -347,6 +424,8 @@ FORBIDDEN = {
     "fragmented ping": (frame(PING, b"x", final=False, masked=True), 1002),
     "continuation of nothing": (frame(CONTINUATION, b"x", masked=True), 1002),
     "close with a wrong code": (closing(1005, masked=True), 1002),
+    "close with a code that none may have": (closing(1006, masked=True), 1002),
+    "close with a code of nobody's": (closing(5000, masked=True), 1002),
     "close with one byte": (frame(CLOSE, b"x", masked=True), 1002),
 }
 
