@@ -1,5 +1,5 @@
-"""What flows of images have in common: from OpenAI's request to its answer, and images that lie at
-an address of the provider's."""
+"""What flows of images have in common: from OpenAI's request to its answer, masks in black and
+white, and images that lie at an address of the provider's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from kong_ai_proxy.formats import png
 from kong_ai_proxy.formats.errors import ProviderError
-from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest, media_type_of
+from kong_ai_proxy.formats.images import (
+    Image,
+    ImagesAnswer,
+    ImagesRequest,
+    Picture,
+    media_type_of,
+)
 from kong_ai_proxy.formats.openai.images import parse_edit, parse_generation, render_answer
 from kong_ai_proxy.providers.flow import (
     BAD_GATEWAY,
@@ -25,6 +32,7 @@ from kong_ai_proxy.providers.flow import (
     Wanted,
     sent,
     unusable,
+    waited,
 )
 
 _URL = re.compile(r"[!-~]{1,8192}")
@@ -104,6 +112,18 @@ def fetched(
     if not media_type:
         raise unusable("there is no PNG, JPEG or WebP image at the address that it tells")
     return Image(base64=b64encode(reply.body).decode(), media_type=media_type)
+
+
+def black_and_white(mask: Picture, *, white: bool) -> Generator[Step, Any, bytes]:
+    """The mask as a PNG file without transparency, white or else black where the image is to be
+    edited. Raises FormatError; see formats.png."""
+    steps = png.black_and_white(mask.content, white=white)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(bytes, end.value)
+        yield from waited(0.0)
 
 
 def _taken_apart(url: str, hosts: re.Pattern[str], own: str | None) -> tuple[str, str, str]:
