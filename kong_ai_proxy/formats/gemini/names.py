@@ -11,7 +11,9 @@ from functools import lru_cache
 
 from kong_ai_proxy.formats.fields import an_array, an_object
 
-_MESSAGES = frozenset({"generationConfig", "thinkingConfig", "toolConfig", "functionCallingConfig"})
+_MESSAGES = frozenset(
+    {"generationConfig", "imageConfig", "thinkingConfig"} | {"toolConfig", "functionCallingConfig"}
+)
 """What is put together member by member where two say something of it."""
 
 
