@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,7 +18,7 @@ from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.dashscope import images as dashscope_images
 from kong_ai_proxy.formats.dashscope.images import Way
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
-from kong_ai_proxy.formats.images import ImagesAnswer, ImagesRequest
+from kong_ai_proxy.formats.images import PNG, ImagesAnswer, ImagesRequest, Picture
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import (
     Patience,
@@ -30,7 +31,6 @@ from kong_ai_proxy.providers.flow import (
     sent,
     unusable,
 )
-from kong_ai_proxy.providers.masks import with_mask
 
 _SERVICES = "/api/v1/services/aigc"
 _TASKS = "/api/v1/tasks"
@@ -47,8 +47,9 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
     """As many images as were asked for, by as many calls as the model needs for them."""
     if not wanted.model:
         raise FormatError("model: expected a name")
-    if dashscope_images.takes_mask(wanted.model):
-        request = yield from with_mask(request, white=True)
+    if request.mask is not None and dashscope_images.takes_mask(wanted.model):
+        mask = yield from images.black_and_white(request.mask, white=True)
+        request = replace(request, mask=Picture(mask, PNG))
     way = dashscope_images.way(wanted.model, is_edit=bool(request.images))
     rendered = [dashscope_images.request(request, count, way) for count in _counts(request)]
     if way is Way.MESSAGE:

@@ -6,6 +6,7 @@ Which of the two a model is, its name says: imagen-* and imagegeneration@* are I
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,12 +16,11 @@ from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.gemini import imagen
 from kong_ai_proxy.formats.gemini import images as gemini_images
-from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest
+from kong_ai_proxy.formats.images import PNG, Image, ImagesAnswer, ImagesRequest, Picture
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import ProviderFailed, Send, Step, Wanted, parsed, sent
-from kong_ai_proxy.providers.masks import with_mask
 
 _Made = Generator[Step, Any, images.Made]
 _Render = Callable[[ImagesRequest, int], Rendered]
@@ -75,7 +75,9 @@ def _predicted(parent: str, request: ImagesRequest, render: _Render) -> _Made:
 
 
 def _edited(parent: str, request: ImagesRequest) -> _Made:
-    request = yield from with_mask(request, white=True)
+    if request.mask is not None:
+        mask = yield from images.black_and_white(request.mask, white=True)
+        request = replace(request, mask=Picture(mask, PNG))
     return (yield from _predicted(parent, request, imagen.edit_request))
 
 
