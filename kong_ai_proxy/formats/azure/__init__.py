@@ -1,0 +1,1 @@
+"""What Azure has of its own beside OpenAI's format."""
