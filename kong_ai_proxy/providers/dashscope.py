@@ -10,6 +10,7 @@ from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.conversation import BUDGETS
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.providers import dashscope_images
 from kong_ai_proxy.providers.base import Call, Provider
 from kong_ai_proxy.providers.openai_messages import without_developer
 
@@ -59,4 +60,8 @@ DASHSCOPE = Provider(
         openai.EMBEDDINGS: "/compatible-mode/v1/embeddings",
     },
     changes={openai.CHAT: _change},
+    flows={
+        openai.IMAGE_GENERATIONS: dashscope_images.GENERATE,
+        openai.IMAGE_EDITS: dashscope_images.EDIT,
+    },
 )

@@ -14,6 +14,7 @@ from kong_ai_proxy.formats import anthropic, gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.formats.openai import chat as openai_chat
+from kong_ai_proxy.providers import gemini_images
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, vertex_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
@@ -41,6 +42,7 @@ _PUBLIC_OPERATIONS: Mapping[str, ProviderCodec | None] = {
     "batchGenerateContent": None,
     "countTokens": None,
     "embedContent": gemini.EMBED_ONE,
+    "predict": None,
     "predictLongRunning": None,
 }
 
@@ -185,6 +187,10 @@ _PUBLIC = Provider(
     base_url="https://generativelanguage.googleapis.com",
     endpoint=_public_endpoint,
     endpoints=frozenset({openai.CHAT, openai.EMBEDDINGS}),
+    flows={
+        openai.IMAGE_GENERATIONS: gemini_images.GENERATE,
+        openai.IMAGE_EDITS: gemini_images.EDIT,
+    },
     native=_public_native,
     natives=frozenset({"gemini"}),
     thought_tags=True,
@@ -195,6 +201,10 @@ VERTEX = Provider(
     base_url=lambda options: f"https://{options.gemini.api_endpoint}",
     endpoint=_vertex_endpoint,
     endpoints=frozenset({openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}),
+    flows={
+        openai.IMAGE_GENERATIONS: gemini_images.VERTEX_GENERATE,
+        openai.IMAGE_EDITS: gemini_images.VERTEX_EDIT,
+    },
     native=_vertex_native,
     natives=frozenset({"anthropic", "gemini"}),
     refused_by_model=(

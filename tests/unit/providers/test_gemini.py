@@ -54,8 +54,8 @@ def test_the_options_say_which_of_the_two_it_is() -> None:
 
 
 def test_completions_are_known_to_vertex_only() -> None:
-    assert GEMINI.route_types == {openai.CHAT, openai.EMBEDDINGS}
-    assert VERTEX.route_types == {openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}
+    assert GEMINI.endpoints == {openai.CHAT, openai.EMBEDDINGS}
+    assert VERTEX.endpoints == {openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}
 
 
 class TestGeminiApi:
