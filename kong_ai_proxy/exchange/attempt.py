@@ -12,7 +12,7 @@ import orjson
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.auth.identity import AwsIdentity, Identity
 from kong_ai_proxy.config import Model, Target
-from kong_ai_proxy.exchange import added_headers, answer, cloud, flow_requests, privacy
+from kong_ai_proxy.exchange import added_headers, answer, cloud, flow_requests, led_back, privacy
 from kong_ai_proxy.exchange.address import address
 from kong_ai_proxy.exchange.asking import OPENAI_CODECS, Asked
 from kong_ai_proxy.exchange.conversion import (
@@ -36,6 +36,7 @@ from kong_ai_proxy.exchange.flowing import Flowing
 from kong_ai_proxy.exchange.form import Form, FormFields
 from kong_ai_proxy.exchange.keys import Keys, secrets_of
 from kong_ai_proxy.exchange.learned import Learned
+from kong_ai_proxy.exchange.led_back import LedBack
 from kong_ai_proxy.exchange.messages import (
     NO_ENV,
     NOTHING,
@@ -111,7 +112,7 @@ class Attempt:
         self.model = model
         self.identity = identity
         self.relayed = relayed
-        self.answer: answer.Answer | TranslatedAnswer | Flowing | None = None
+        self.answer: answer.Answer | TranslatedAnswer | Flowing | LedBack | None = None
         self._realtime: RealtimeReading | None = None
         self._rules = rules
         self._request = request
@@ -128,6 +129,7 @@ class Attempt:
         self._dropped: tuple[str, ...] = ()
         self._asks_for_usage = False
         self._way: Way | None = None
+        self._place: Address | None = None
         self._flow_requests: FlowRequests | None = None
         self._secrets = self._keys.secrets
 
@@ -296,7 +298,7 @@ class Attempt:
             **self._keys.subprotocols(),
             **self._accepted(),
         }
-        place = self._address(credentials)
+        place = self._place = self._address(credentials)
         headers |= self._signature(env, place, body)
         return UpstreamRequest(
             method=self._method(),
@@ -468,6 +470,8 @@ class Attempt:
         """Only what the relay can undo is asked for, and nothing that delays a stream."""
         if not self.relayed:
             return {}
+        if self._leads_to_results:
+            return {"accept-encoding": "identity"}
         takes_gzip = _takes_gzip(self._request.header("accept-encoding"))
         streams = self._call.stream
         return {"accept-encoding": "gzip, identity" if takes_gzip and not streams else "identity"}
@@ -534,12 +538,19 @@ class Attempt:
 
     def _head(self, head: ResponseHead) -> Iterator[Action]:
         head = privacy.masked_head(head, self._secrets)
+        native = self._asked.native
         try:
+            if native is not None and self._place is not None:
+                own = led_back.own_address(self._request, native.path)
+                head = led_back.with_own_upload(head, self._place, own, native.path)
             added = self._response_headers()
             if head.status != OK:  # as with Kong's own plugin
                 added.pop(answer.MODEL_HEADER, None)
             if self._way is not None:
                 self.answer = TranslatedAnswer(head, self._way, added, self._learned())
+            elif native is not None and self._leads_to_results:
+                own = led_back.own_address(self._request, native.path)
+                self.answer = LedBack(head, own, self._reading(head), added)
             else:
                 reading, broken = self._reading(head), self._broken(head)
                 self.answer = answer.Answer(head, self._request, reading, added, broken)
@@ -547,6 +558,11 @@ class Attempt:
             yield Fail("invalid_header", refused.message, refused)
             return
         yield from self.answer.commit()
+
+    @property
+    def _leads_to_results(self) -> bool:
+        native = self._asked.native
+        return native is not None and led_back.tells_results(native.format, native.path)
 
     @property
     def is_logged(self) -> bool:

@@ -10,7 +10,7 @@ from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
 from kong_ai_proxy.config.pending import pending
-from kong_ai_proxy.exchange import asking, client_errors, cloud, head, privacy
+from kong_ai_proxy.exchange import asking, client_errors, cloud, head, led_back, privacy
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
 from kong_ai_proxy.exchange.errors import (
@@ -183,6 +183,8 @@ class Plan:
     def _fits(self, request: ClientRequest) -> bool:
         if self._takes_form and head.is_form(request):
             return not (head.is_encoded(request) and self._form is not Body.PASS)
+        if self._is_native and led_back.is_upload(self.config.llm_format, request):
+            return True
         return (self._takes_json or self._takes_any) and head.is_json(request)
 
     def _expected(self) -> str:
@@ -202,6 +204,8 @@ class Plan:
             return Body.PASS
         if self._takes_form and head.is_form(request):
             return self._form
+        if self._is_native and led_back.is_upload(self.config.llm_format, request):
+            return Body.PASS
         if self.reads_body:
             return Body.READ
         needed = self._has_rules or self.needs_response
@@ -210,6 +214,8 @@ class Plan:
     def needs_relay(self, request: ClientRequest) -> bool:
         """Whether Kong alone cannot carry this request, whose head is in order."""
         form = self._takes_form and head.is_form(request)
+        if self._is_native and led_back.tells_results(self.config.llm_format, request.path):
+            return True
         return self.needs_response or (form and self._form is not Body.PASS)
 
     def attempt(

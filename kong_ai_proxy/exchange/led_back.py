@@ -1,0 +1,154 @@
+"""Answers in a native format that lead the client to another address: it has to be the gateway's,
+which alone has the key.
+
+Uploads of Gemini's answer with the URL for the file's bytes, in a header
+(https://ai.google.dev/gemini-api/docs/files); message batches of Anthropic's with the URL of their
+results (https://docs.anthropic.com/en/api/retrieving-message-batch-results).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from kong_ai_proxy.exchange import privacy
+from kong_ai_proxy.exchange.address import DEFAULT_PORTS, split_url
+from kong_ai_proxy.exchange.answer import BROKE_OFF, no_answer
+from kong_ai_proxy.exchange.errors import BAD_GATEWAY, Refused
+from kong_ai_proxy.exchange.messages import (
+    Action,
+    Address,
+    ClientRequest,
+    Commit,
+    Data,
+    Emit,
+    End,
+    Fail,
+    Finish,
+    Lost,
+    ResponseHead,
+)
+from kong_ai_proxy.exchange.reading import Reading
+
+MAX_WHOLE = 64 << 20
+"""Bytes of an answer that is held to be changed."""
+
+_UPLOAD_URLS = frozenset({"x-goog-upload-control-url", "x-goog-upload-url"})
+_RESULTS_URL = re.compile(
+    rb'("results_url"\s*:\s*")https?:[^"]*?(/v1/messages/batches/[^"/]+/results")'
+)
+_BATCHES = re.compile(r"/messages/batches(?:/[^/]+(?:/cancel)?)?/?\Z")
+_LENGTH = frozenset({"content-length", "content-digest", "content-md5", "digest", "repr-digest"})
+
+
+def is_upload(llm_format: str, request: ClientRequest) -> bool:
+    """Whether the body is a piece of a file, whatever its content type says."""
+    if llm_format != "gemini" or "/upload/" not in request.path:
+        return False
+    command = request.header("x-goog-upload-command")
+    return command is not None and command.strip().lower() != "start"
+
+
+def tells_results(llm_format: str, path: str) -> bool:
+    """Whether the answer may have the URL of results in it."""
+    return llm_format == "anthropic" and _BATCHES.search(path) is not None
+
+
+def own_address(request: ClientRequest, native_path: str) -> str:
+    """Scheme, host and what comes before the format's own path, as the client wrote them: Kong
+    tells the relay."""
+    scheme = request.header("x-forwarded-proto") or "http"
+    host = request.header("x-forwarded-host") or request.header("host") or ""
+    port = request.header("x-forwarded-port") or ""
+    bare = ":" not in host.rpartition("]")[2]
+    if bare and port.isascii() and port.isdigit() and int(port) != DEFAULT_PORTS.get(scheme):
+        host = f"{host}:{port}"
+    prefix = request.path.rstrip("/").removesuffix(native_path.rstrip("/"))
+    return f"{scheme}://{host}{prefix if prefix != request.path.rstrip('/') else ''}"
+
+
+def with_own_upload(head: ResponseHead, asked: Address, own: str, native_path: str) -> ResponseHead:
+    """The head with the gateway's address in place of the provider's. Raises Refused (502) for
+    one of somebody else's."""
+    if not any(name in _UPLOAD_URLS for name, _ in head.headers):
+        return head
+    headers = (
+        (name, _own_upload(value, asked, own + native_path) if name in _UPLOAD_URLS else value)
+        for name, value in head.headers
+    )
+    return head._replace(headers=tuple(headers))
+
+
+def _own_upload(url: str, asked: Address, own: str) -> str:
+    try:
+        given = split_url(url)
+    except Refused:
+        raise _elsewhere() from None
+    if (given.host, given.port) != (asked.host, asked.port) or "/upload/" not in given.path:
+        raise _elsewhere()
+    query = privacy.without(given.query, privacy.CREDENTIAL_QUERY)
+    return f"{own}?{query}" if query else own
+
+
+def _elsewhere() -> Refused:
+    return Refused(BAD_GATEWAY, "the provider's answer leads to an address of somebody else's")
+
+
+class LedBack:
+    """An answer in which the URLs of results are the gateway's. See answer.Answer."""
+
+    is_stream = False
+    direct = None
+
+    def __init__(
+        self, head: ResponseHead, own: str, reading: Reading | None, added: Mapping[str, str]
+    ) -> None:
+        self.status = head.status
+        self.failure: str | None = None
+        self.reading = reading
+        self._head = head
+        self._own = own.encode()
+        self._added = added
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._over = False
+
+    def commit(self) -> Iterator[Action]:
+        """Nothing yet: the whole body may change."""
+        return iter(())
+
+    def feed(self, event: Data | End | Lost) -> Iterator[Action]:
+        """What to do about it."""
+        if self._over:
+            return
+        match event:
+            case Data(chunk):
+                self._pieces.append(chunk)
+                self._size += len(chunk)
+                if self._size > MAX_WHOLE:
+                    self._over = True
+                    text = f"the provider's answer is longer than {MAX_WHOLE} bytes"
+                    yield Fail("error", text, Refused(BAD_GATEWAY, text))
+            case End():
+                self._over = True
+                yield from self._whole(b"".join(self._pieces))
+            case Lost(criterion, reason):
+                self._over = True
+                broke_off = Fail(criterion, reason, Refused(BAD_GATEWAY, BROKE_OFF))
+                yield no_answer(event) if criterion == "timeout" else broke_off
+
+    def _whole(self, body: bytes) -> Iterator[Action]:
+        if self.reading:
+            self.reading.feed(body)
+            self.reading.end()
+        changed = _RESULTS_URL.sub(rb"\g<1>" + self._own + rb"\g<2>", body)
+        headers = [
+            (name, value)
+            for name, value in self._head.headers
+            if not privacy.stays_behind(name) and name not in self._added and name not in _LENGTH
+        ]
+        headers.extend(self._added.items())
+        yield Commit(ResponseHead(self._head.status, tuple(headers)), len(changed))
+        if changed:
+            yield Emit(changed)
+        yield Finish()
