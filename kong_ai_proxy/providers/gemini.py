@@ -14,7 +14,7 @@ from kong_ai_proxy.formats import anthropic, gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.formats.openai import chat as openai_chat
-from kong_ai_proxy.providers import gemini_images
+from kong_ai_proxy.providers import gemini_images, gemini_videos
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, vertex_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
@@ -190,6 +190,7 @@ _PUBLIC = Provider(
     flows={
         openai.IMAGE_GENERATIONS: gemini_images.GENERATE,
         openai.IMAGE_EDITS: gemini_images.EDIT,
+        openai.VIDEOS: gemini_videos.PUBLIC,
     },
     native=_public_native,
     natives=frozenset({"gemini"}),
@@ -204,6 +205,7 @@ VERTEX = Provider(
     flows={
         openai.IMAGE_GENERATIONS: gemini_images.VERTEX_GENERATE,
         openai.IMAGE_EDITS: gemini_images.VERTEX_EDIT,
+        openai.VIDEOS: gemini_videos.VERTEX,
     },
     native=_vertex_native,
     natives=frozenset({"anthropic", "gemini"}),
