@@ -121,6 +121,25 @@ class _Cohere(_Errors):
         return EMBED.parse_answer(value)
 
 
+class _Any(_Errors):
+    """Whichever of these: for the files of batches, which do not tell the model."""
+
+    name = "bedrock/embed"
+
+    def render_request(self, request: EmbeddingsRequest) -> Rendered:
+        if "cohere.embed" in request.model:
+            return COHERE_EMBED.render_request(request)
+        codec = NOVA_EMBED if "amazon.nova" in request.model else TITAN_EMBED
+        return codec.render_request(request)
+
+    def parse_answer(self, value: object) -> EmbeddingsAnswer:
+        found = an_object(value, "answer").get("embeddings")
+        if found is None:
+            return TITAN_EMBED.parse_answer(value)
+        is_nova = isinstance(found, list) and found and isinstance(found[0], dict)
+        return (NOVA_EMBED if is_nova else COHERE_EMBED).parse_answer(value)
+
+
 _PURPOSES = {
     "search_document": "GENERIC_INDEX",
     "search_query": "GENERIC_RETRIEVAL",
@@ -131,6 +150,7 @@ _PURPOSES = {
 TITAN_EMBED: EmbeddingsCodec = _Titan()
 NOVA_EMBED: EmbeddingsProvider = _Nova()
 COHERE_EMBED: EmbeddingsProvider = _Cohere()
+ANY_EMBED: EmbeddingsProvider = _Any()
 
 
 def _one_text(request: EmbeddingsRequest, model: str) -> str:
