@@ -21,6 +21,7 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.formats.openai import completions as openai_completions
 from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
+from kong_ai_proxy.providers.azure_videos import SORA
 from kong_ai_proxy.providers.base import Call, Change, Endpoint, Provider
 from kong_ai_proxy.providers.openai import OPENAI
 from kong_ai_proxy.providers.openai_messages import without_thoughts
@@ -88,10 +89,8 @@ def _endpoint(call: Call) -> Endpoint:
     if call.route_type == openai.REALTIME:
         return _realtime(call)
     if call.route_type == openai.VIDEOS and _is_sora_1(call):
-        below, path = "openai/v1", "video/generations/jobs"
-    else:
-        below, path = _own_path(call, deployment)
-    path, query = _whole_path(call.options, below, path)
+        return Endpoint("", flow=SORA)
+    path, query = _whole_path(call.options, *_own_path(call, deployment))
     return Endpoint(
         path,
         _CODECS.get(call.route_type),

@@ -15,10 +15,15 @@ import orjson
 import pytest
 
 from kong_ai_proxy import config
+from kong_ai_proxy.auth.identity import BearerToken
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.exchange.errors import Refused
-from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
+from kong_ai_proxy.exchange.messages import ClientRequest, Env, UpstreamRequest
 from kong_ai_proxy.exchange.plan import Body, Plan
 from kong_ai_proxy.formats import openai
+from kong_ai_proxy.providers.azure import AZURE
+from kong_ai_proxy.providers.azure_videos import SORA
+from kong_ai_proxy.providers.base import Call, Endpoint
 
 Json = dict[str, Any]
 
@@ -99,7 +104,8 @@ def send(
     client = ClientRequest(method=method, path=path, query=query, headers=given, route_path="/ai")
     plan = Plan(config.parse("ai-proxy", configuration))
     plan.check_head(client)
-    return plan.attempt(client, raw if plan.body(client) is Body.READ else None).start()
+    env = Env(credential=BearerToken("entra-token")) if plan.needs_response else Env()
+    return plan.attempt(client, raw if plan.body(client) is Body.READ else None).start(env)
 
 
 def sent(upstream: UpstreamRequest, body: bytes) -> bytes:
@@ -121,7 +127,7 @@ def asked(upstream: UpstreamRequest) -> dict[str, str]:
     return dict(parse_qsl(upstream.address.query, strict_parsing=bool(upstream.address.query)))
 
 
-# ---- where
+# ---- where and as whom
 
 
 @pytest.mark.parametrize("route_type", EVERYWHERE)
@@ -134,6 +140,24 @@ def test_url_and_credentials(route_type: str) -> None:
     assert upstream.address.query == f"api-version={version}"
     assert upstream.set_headers["api-key"] == "azure-key"
     assert upstream.method == "POST"
+
+
+@pytest.mark.parametrize("route_type", EVERYWHERE)
+@pytest.mark.parametrize("client_id", [None, "1-2-3"])
+def test_a_managed_identity(route_type: str, client_id: str | None) -> None:
+    configuration = of_type(route_type)
+    configuration["auth"] = {"azure_use_managed_identity": True, "azure_client_id": client_id}
+    upstream = send(configuration, anything(route_type), authorization="Bearer the-clients")
+    assert upstream.address.path == EVERYWHERE[route_type][0]
+    assert upstream.set_headers["authorization"] == "Bearer entra-token"
+
+
+def test_a_managed_identity_in_realtime() -> None:
+    configuration = of_type(openai.REALTIME)
+    configuration["auth"] = {"azure_use_managed_identity": True}
+    upstream = send(configuration, method="GET", api_key="the-clients", **HANDSHAKE)
+    assert upstream.set_headers["authorization"] == "Bearer entra-token"
+    assert "api-key" in upstream.drop_headers
 
 
 @pytest.mark.parametrize("route_type", EVERYWHERE)
@@ -352,20 +376,25 @@ def test_chat_at_v1_names_the_deployment() -> None:
 # ---- videos
 
 
-@pytest.mark.parametrize(
-    ("name", "deployment"), [("sora", "mine"), (None, "sora"), (None, "Sora"), ("sora-1", "x")]
-)
-def test_the_first_sora_has_an_api_of_its_own(name: str | None, deployment: str) -> None:
-    row = of_type(openai.VIDEOS, name, azure_deployment_id=deployment)
-    assert send(row, method="GET", path="/ai/videos/x").address.path != "/openai/v1/videos/x"
+def video_endpoint(model: str, deployment: str) -> Endpoint:
+    options = {"azure_instance": "acme", "azure_deployment_id": deployment}
+    assert AZURE.endpoint is not None
+    return AZURE.endpoint(Call(openai.VIDEOS, model, ModelOptions.model_validate(options)))
 
 
 @pytest.mark.parametrize(
-    ("name", "deployment"), [("sora-2", "sora"), (None, "sora-2"), (None, "sora2-test")]
+    ("model", "deployment"), [("sora", "mine"), ("", "sora"), ("", "Sora"), ("sora-1", "x")]
 )
-def test_sora_2_has_openais(name: str | None, deployment: str) -> None:
-    row = of_type(openai.VIDEOS, name, azure_deployment_id=deployment)
-    assert send(row, method="GET", path="/ai/videos/x").address.path == "/openai/v1/videos/x"
+def test_the_first_sora_has_an_api_of_its_own(model: str, deployment: str) -> None:
+    assert video_endpoint(model, deployment).flow is SORA
+
+
+@pytest.mark.parametrize(
+    ("model", "deployment"), [("sora-2", "sora"), ("", "sora-2"), ("", "sora2-test")]
+)
+def test_sora_2_has_openais(model: str, deployment: str) -> None:
+    found = video_endpoint(model, deployment)
+    assert (found.path, found.flow) == ("/openai/v1/videos", None)
 
 
 # ---- realtime
