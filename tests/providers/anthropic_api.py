@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, Required
+from typing import Annotated, Any, ClassVar, Final, Literal, Required
 
 from anthropic.types import (
     Message,
@@ -33,6 +33,7 @@ from tests.providers.upstream import (
     Recorded,
     RefusedError,
     Reply,
+    Routes,
     Turn,
     Upstream,
     json_pieces,
@@ -114,7 +115,7 @@ class Anthropic(Upstream):
     """api.anthropic.com: `/v1/messages`, `/v1/messages/count_tokens` and `/v1/complete`."""
 
     name = "anthropic"
-    ROUTES = (
+    ROUTES: ClassVar[Routes] = (
         (route("POST", "/v1/messages"), "messages"),
         (route("POST", "/v1/messages/count_tokens"), "count_tokens"),
         (route("POST", "/v1/complete"), "complete"),
