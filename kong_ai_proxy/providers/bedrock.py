@@ -14,7 +14,7 @@ from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import bedrock, openai
 from kong_ai_proxy.formats.bedrock.models import is_claude
 from kong_ai_proxy.formats.codec import EmbeddingsProvider
-from kong_ai_proxy.providers import bedrock_videos
+from kong_ai_proxy.providers import bedrock_batches, bedrock_files, bedrock_videos
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, bedrock_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 from kong_ai_proxy.providers.bedrock_paths import (
@@ -108,7 +108,11 @@ BEDROCK = Provider(
     base_url=lambda options: host(RUNTIME, options),
     endpoint=_endpoint,
     endpoints=frozenset({openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}),
-    flows={openai.VIDEOS: bedrock_videos.VIDEOS},
+    flows={
+        openai.VIDEOS: bedrock_videos.VIDEOS,
+        openai.FILES: bedrock_files.FILES,
+        openai.BATCHES: bedrock_batches.BATCHES,
+    },
     native=_native,
     natives=frozenset({"bedrock"}),
     headers=_headers,
