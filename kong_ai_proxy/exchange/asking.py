@@ -21,19 +21,19 @@ from kong_ai_proxy.formats.codec import ChatCodec, ClientCodec, EmbeddingsCodec
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.formats.openai import completions as openai_completions
 from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
+from kong_ai_proxy.formats.openai import responses as openai_responses
 from kong_ai_proxy.providers.base import Native
 
 OPENAI_CODECS: Mapping[str, ChatCodec | EmbeddingsCodec] = {
     openai.CHAT: openai_chat.CHAT,
     openai.COMPLETIONS: openai_completions.COMPLETIONS,
     openai.EMBEDDINGS: openai_embeddings.EMBEDDINGS,
+    openai.RESPONSES: openai_responses.RESPONSES,
 }
 """Of the route types that can be converted."""
 
 NATIVE_ONLY = "native"
 """In place of a route type: an operation that no other format has, such as rerank."""
-
-_ROUTE_TYPES = {codec.name: route_type for route_type, codec in OPENAI_CODECS.items()}
 
 
 class Asked(NamedTuple):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import cast
+from functools import lru_cache
 
 import orjson
 
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.auth.identity import AwsIdentity, Identity
 from kong_ai_proxy.config import Model, Target
-from kong_ai_proxy.exchange import added_headers, answer, cloud, flow_requests, led_back, privacy
+from kong_ai_proxy.exchange import added_headers, answer, cloud, flow_requests, privacy
 from kong_ai_proxy.exchange.address import address
-from kong_ai_proxy.exchange.asking import OPENAI_CODECS, Asked
+from kong_ai_proxy.exchange.answering import (
+    Answering,
+    chats_in_openai,
+    leads_to_results,
+    speaks_openai,
+)
+from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.conversion import (
     Changes,
     Conversion,
@@ -35,7 +40,6 @@ from kong_ai_proxy.exchange.flow_requests import FlowRequests
 from kong_ai_proxy.exchange.flowing import Flowing
 from kong_ai_proxy.exchange.form import Form, FormFields
 from kong_ai_proxy.exchange.keys import Keys, secrets_of
-from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.led_back import LedBack
 from kong_ai_proxy.exchange.messages import (
     NO_ENV,
@@ -54,19 +58,15 @@ from kong_ai_proxy.exchange.messages import (
     UpstreamRequest,
     Woken,
 )
-from kong_ai_proxy.exchange.observed import observed
 from kong_ai_proxy.exchange.outcome import RequestMode
-from kong_ai_proxy.exchange.reading import Known, Reading, one_shot, realtime, stream
+from kong_ai_proxy.exchange.reading import Known, realtime
 from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.exchange.texts import BatchTexts
 from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
-from kong_ai_proxy.formats.codec import ChatClient, Context
-from kong_ai_proxy.formats.deltas import Failed
-from kong_ai_proxy.formats.errors import FormatError, ProviderError
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED, JsonObject
-from kong_ai_proxy.formats.openai.usage import prompt_estimate
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.flow import Send
@@ -180,19 +180,9 @@ class Attempt:
         return client.name != provider.name
 
     @property
-    def _speaks_openai(self) -> bool:
-        """Whether the client speaks OpenAI's format: Hugging Face's clients do too, for chat."""
-        native = self._asked.native
-        return native is None or self._asked.codec is OPENAI_CODECS[openai.CHAT]
-
-    @property
-    def _chats_in_openai(self) -> bool:
-        return self._speaks_openai and self._asked.route_type == openai.CHAT
-
-    @property
     def _is_rewritten(self) -> bool:
         """Whether the provider's answer is OpenAI's but for what its clients rely on."""
-        return self._chats_in_openai and self._provider.answers_loosely
+        return chats_in_openai(self._asked) and self._provider.answers_loosely
 
     @property
     def _is_carried(self) -> bool:
@@ -201,7 +191,7 @@ class Attempt:
         return carried is not None and carried is self._asked.codec
 
     def _conversion(self) -> Conversion:
-        if not self._speaks_openai:
+        if not speaks_openai(self._asked):
             betas = ",".join(self._request.headers.get("anthropic-beta", ()))
             return SameFormat(self._asked, self._call, self._endpoint, betas)
         if self._asked.route_type == openai.PRESERVE or not self._operation.model:
@@ -265,7 +255,10 @@ class Attempt:
             texts,
         )
         self.answer = Flowing(
-            flow.run(wanted), self._added_to_flow, self._learned(), lambda: self._secrets
+            flow.run(wanted),
+            self._added_to_flow,
+            self._answering().learned(),
+            lambda: self._secrets,
         )
         return self.answer.begin()
 
@@ -470,7 +463,7 @@ class Attempt:
         """Only what the relay can undo is asked for, and nothing that delays a stream."""
         if not self.relayed:
             return {}
-        if self._leads_to_results:
+        if leads_to_results(self._asked):
             return {"accept-encoding": "identity"}
         takes_gzip = _takes_gzip(self._request.header("accept-encoding"))
         streams = self._call.stream
@@ -538,84 +531,30 @@ class Attempt:
 
     def _head(self, head: ResponseHead) -> Iterator[Action]:
         head = privacy.masked_head(head, self._secrets)
-        native = self._asked.native
         try:
-            if native is not None and self._place is not None:
-                own = led_back.own_address(self._request, native.path)
-                head = led_back.with_own_upload(head, self._place, own, native.path)
-            added = self._response_headers()
-            if head.status != OK:  # as with Kong's own plugin
-                added.pop(answer.MODEL_HEADER, None)
-            if self._way is not None:
-                self.answer = TranslatedAnswer(head, self._way, added, self._learned())
-            elif native is not None and self._leads_to_results:
-                own = led_back.own_address(self._request, native.path)
-                self.answer = LedBack(head, own, self._reading(head), added)
-            else:
-                reading, broken = self._reading(head), self._broken(head)
-                self.answer = answer.Answer(head, self._request, reading, added, broken)
+            self.answer = self._answering().answer(head, self._place, self._response_headers())
         except Refused as refused:
             yield Fail("invalid_header", refused.message, refused)
             return
         yield from self.answer.commit()
 
-    @property
-    def _leads_to_results(self) -> bool:
-        native = self._asked.native
-        return native is not None and led_back.tells_results(native.format, native.path)
+    def _answering(self) -> Answering:
+        return Answering(
+            asked=self._asked,
+            call=self._call,
+            endpoint=self._endpoint,
+            provider=self._provider,
+            logging=self.target.logging,
+            request=self._request,
+            body=self._json,
+            asks_for_usage=self._asks_for_usage,
+            way=self._way,
+        )
 
     @property
     def is_logged(self) -> bool:
         """Whether the configuration wants to know what became of the request."""
         return self.target.logging.log_statistics or self.target.logging.log_payloads
-
-    def _reading(self, head: ResponseHead) -> Reading | None:
-        logging = self.target.logging
-        if not self.is_logged and not self._strips_usage:
-            return None
-        if not self._speaks_openai and self._endpoint.codec is not None:
-            return observed(self._endpoint.codec, head, self._learned(), stream=self._call.stream)
-        if answer.is_event_stream(head):
-            return stream(
-                self._asked.route_type,
-                keep=logging.log_payloads,
-                strip_usage=self._asks_for_usage or self._strips_usage,
-                method=self._request.method,
-                prompt_estimate=partial(prompt_estimate, self._json),
-            )
-        return one_shot(
-            self._asked.operation,
-            keep=logging.log_payloads,
-            method=self._request.method,
-            content_type=head.header("content-type"),
-        )
-
-    @property
-    def _strips_usage(self) -> bool:
-        """Whether the provider tells its usage although the client did not ask for it."""
-        unasked = self._provider.tells_usage_unasked and self._chats_in_openai
-        return unasked and not openai.wants_usage(self._json)
-
-    def _broken(self, head: ResponseHead) -> bytes | None:
-        """What the client of a native stream is told when it breaks off, in its own words."""
-        client = self._asked.codec
-        if self._speaks_openai or not self._call.stream or client is None:
-            return None
-        media_type = (head.header("content-type") or "").partition(";")[0].strip().lower()
-        stream_type = getattr(client, "stream_type", "")
-        if media_type != stream_type or media_type == "application/json":
-            return None
-        failed = Failed(ProviderError(answer.BROKE_OFF))
-        told = cast(ChatClient, client).writer(Context()).feed([failed])
-        # What has come of an event ends here.
-        return b"\n\n" + told if media_type == answer.EVENT_STREAM else told
-
-    def _learned(self) -> Learned:
-        estimates = self._asked.route_type in openai.TEXT_ROUTE_TYPES
-        return Learned(
-            keep=self.target.logging.log_payloads,
-            prompt_estimate=partial(prompt_estimate, self._json) if estimates else None,
-        )
 
     @property
     def is_websocket(self) -> bool:

@@ -97,7 +97,8 @@ class Converting:
         refused = tuple(name for name in refused if name in said.settings or name in _PARTS)
         rendered = self._rendered(lambda: provider.render_request(asked))
         prefix = said.prompt if said.is_completion and said.settings.get("echo") else ""
-        way = self._way(self._context(said.wants_usage)._replace(prefix=prefix))
+        context = self._context(said.wants_usage)._replace(prefix=prefix, request=body)
+        way = self._way(context)
         dropped = (*refused, *rendered.dropped)
         return Converted(self._finished(rendered.body), dropped, way)
 

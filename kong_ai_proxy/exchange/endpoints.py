@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from kong_ai_proxy.exchange.asking import NATIVE_ONLY, OPENAI_CODECS, Asked
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, NOT_FOUND, Refused
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, Refused
+from kong_ai_proxy.exchange.messages import ClientRequest
+from kong_ai_proxy.exchange.subpath import Subpath
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.openai import PRESERVE
+from kong_ai_proxy.formats.openai import CHAT, PRESERVE, RESPONSES
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
+
+
+def asked_as(provider: Provider, route_type: str) -> str:
+    """The route type in which `provider` is asked for `route_type`: where there are no Responses,
+    a response is what a conversation answers."""
+    if route_type == RESPONSES and RESPONSES not in provider.route_types:
+        return CHAT
+    return route_type
+
+
+def check_keeps_nothing(provider: Provider, request: ClientRequest, below: Subpath) -> None:
+    """Raises Refused for all but the making of a response, where it is made of a conversation's
+    answer: nobody keeps it."""
+    if below.rest:
+        raise Refused(
+            NOT_FOUND,
+            f"provider {provider.name} keeps no responses: expected POST of a new one, whose whole "
+            "conversation is in its input",
+        )
+    if request.method != "POST":
+        message = f"{request.method}: expected POST, provider {provider.name} keeps no responses"
+        raise Refused(METHOD_NOT_ALLOWED, message, {"allow": "POST"})
 
 
 def endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint:
