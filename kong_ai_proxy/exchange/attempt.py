@@ -28,7 +28,7 @@ from kong_ai_proxy.exchange.conversion import (
     Untouched,
 )
 from kong_ai_proxy.exchange.converting import Converting
-from kong_ai_proxy.exchange.endpoints import endpoint
+from kong_ai_proxy.exchange.endpoints import asked_as, check_keeps_nothing, endpoint
 from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
     METHOD_NOT_ALLOWED,
@@ -125,6 +125,8 @@ class Attempt:
         self._sub = self._subpath()
         self._requested = self._first_requested()
         self._call = self._make_call()
+        if self._is_asked_otherwise:
+            check_keeps_nothing(self._provider, request, self._sub)
         self._endpoint = endpoint(self._provider, self._call, asked)
         self._dropped: tuple[str, ...] = ()
         self._asks_for_usage = False
@@ -142,7 +144,7 @@ class Attempt:
 
     def _make_call(self) -> Call:
         return Call(
-            route_type=self._asked.route_type,
+            route_type=asked_as(self._provider, self._asked.route_type),
             model=self.model.name or self._requested or "",
             options=self.model.options,
             stream=self._streams(),
@@ -170,6 +172,11 @@ class Attempt:
         if self._asked.stream is not None:
             return self._asked.stream
         return openai.wants_stream(self._json) or self._rules.response_streaming == "always"
+
+    @property
+    def _is_asked_otherwise(self) -> bool:
+        """Whether the provider is asked for a conversation, not for the client's route type."""
+        return self._call.route_type != self._asked.route_type
 
     @property
     def _converts(self) -> bool:
@@ -394,7 +401,7 @@ class Attempt:
         if (
             not self.model.name
             and self._requested is None
-            and self._asked.route_type in openai.NEED_MODEL
+            and self._call.route_type in openai.NEED_MODEL
             and getattr(self._endpoint.codec, "name", "") not in _WITHOUT_MODEL
         ):
             raise Refused(
@@ -423,9 +430,9 @@ class Attempt:
         found = address(
             self._provider,
             self.model,
-            self._asked.route_type,
+            self._call.route_type,
             self._request,
-            self._sub,
+            Subpath("", "") if self._is_asked_otherwise else self._sub,
             self._endpoint,
         )
         added = dict(credentials.query)

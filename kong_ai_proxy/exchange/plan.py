@@ -13,6 +13,7 @@ from kong_ai_proxy.config.pending import pending
 from kong_ai_proxy.exchange import asking, client_errors, cloud, head, led_back, privacy
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
+from kong_ai_proxy.exchange.endpoints import asked_as
 from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
     CONTENT_TOO_LARGE,
@@ -100,6 +101,8 @@ class Plan:
         provider = PROVIDERS[target.model.provider].find(target.model.options)
         if self._is_native:
             return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
+        if asked_as(provider, target.route_type) != target.route_type:
+            return True
         if target.route_type in provider.flows or target.route_type in provider.flows_by_model:
             return True
         if target.route_type == openai.CHAT and (
