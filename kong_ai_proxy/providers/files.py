@@ -52,7 +52,7 @@ def file_name(told: str) -> str:
         name = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
     except (binascii.Error, ValueError):
         raise no_file(told) from None
-    if file_id(name) != told:
+    if not name or file_id(name) != told:
         raise no_file(told)
     return name
 
