@@ -1,4 +1,6 @@
-"""Which provider supports which route type, as Kong 3.15's provider reference has it.
+"""Which provider supports which route type, as Kong 3.15's provider reference has it and, of
+`llm/v1/responses`, beyond: there it is OpenAI, Azure and xAI that have it, here every provider that
+chats, by conversion.
 
 https://developer.konghq.com/ai-gateway/ai-providers/. `preserve` works with every provider.
 """
@@ -12,6 +14,7 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
         "llm/v1/batches",
         "llm/v1/chat",
         "llm/v1/completions",
+        "llm/v1/responses",
     ),
     "azure": (
         "audio/v1/audio/speech",
@@ -37,22 +40,34 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
         "llm/v1/completions",
         "llm/v1/embeddings",
         "llm/v1/files",
+        "llm/v1/responses",
         "video/v1/videos/generations",
     ),
-    "cerebras": ("llm/v1/chat",),
+    "cerebras": (
+        "llm/v1/chat",
+        "llm/v1/responses",
+    ),
     "cohere": (
         "llm/v1/chat",
         "llm/v1/completions",
         "llm/v1/embeddings",
+        "llm/v1/responses",
     ),
     "dashscope": (
         "image/v1/images/edits",
         "image/v1/images/generations",
         "llm/v1/chat",
         "llm/v1/embeddings",
+        "llm/v1/responses",
     ),
-    "databricks": ("llm/v1/chat",),
-    "deepseek": ("llm/v1/chat",),
+    "databricks": (
+        "llm/v1/chat",
+        "llm/v1/responses",
+    ),
+    "deepseek": (
+        "llm/v1/chat",
+        "llm/v1/responses",
+    ),
     "gemini": (
         "image/v1/images/edits",
         "image/v1/images/generations",
@@ -61,26 +76,31 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
         "llm/v1/completions",
         "llm/v1/embeddings",
         "llm/v1/files",
+        "llm/v1/responses",
         "realtime/v1/realtime",
         "video/v1/videos/generations",
     ),
     "huggingface": (
         "llm/v1/chat",
         "llm/v1/embeddings",
+        "llm/v1/responses",
         "video/v1/videos/generations",
     ),
     "llama2": (
         "llm/v1/chat",
         "llm/v1/completions",
         "llm/v1/embeddings",
+        "llm/v1/responses",
     ),
     "mistral": (
         "llm/v1/chat",
         "llm/v1/embeddings",
+        "llm/v1/responses",
     ),
     "ollama": (
         "llm/v1/chat",
         "llm/v1/embeddings",
+        "llm/v1/responses",
     ),
     "openai": (
         "audio/v1/audio/speech",
@@ -98,7 +118,10 @@ SUPPORTED: Mapping[str, tuple[str, ...]] = {
         "realtime/v1/realtime",
         "video/v1/videos/generations",
     ),
-    "vllm": ("llm/v1/chat",),
+    "vllm": (
+        "llm/v1/chat",
+        "llm/v1/responses",
+    ),
     "xai": (
         "image/v1/images/generations",
         "llm/v1/chat",

@@ -9,12 +9,15 @@ read by the provider's and written by the client's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from kong_ai_proxy.formats.conversation import Conversation, Rendered
 from kong_ai_proxy.formats.deltas import Answer, Delta
 from kong_ai_proxy.formats.embeddings import EmbeddingsAnswer, EmbeddingsRequest
 from kong_ai_proxy.formats.errors import ProviderError
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Context(NamedTuple):
@@ -33,6 +36,8 @@ class Context(NamedTuple):
     know them, and not in a member of their own."""
     prefix: str = ""
     """A text completion that echoes: its prompt."""
+    request: Mapping[str, object] = _NOTHING
+    """What the client sent, for formats whose answers repeat some of it."""
 
 
 class StreamReader(Protocol):

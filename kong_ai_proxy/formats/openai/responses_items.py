@@ -31,6 +31,29 @@ _IMAGES = {
 }
 _LIFETIMES = ("30m", "12h")
 
+HOSTED = frozenset(
+    {
+        "apply_patch",
+        "code_interpreter",
+        "computer",
+        "computer_use_preview",
+        "custom",
+        "file_search",
+        "image_generation",
+        "local_shell",
+        "mcp",
+        "namespace",
+        "programmatic_tool_calling",
+        "shell",
+        "tool_search",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
+"""Types of tools that are no functions: OpenAI runs them, or has calls of another kind for them."""
+
 # ---- thoughts
 
 
@@ -227,8 +250,8 @@ def usage_object(usage: Usage) -> Item:
 
 
 def response(started: Started, context: Context, output: list[Item], status: str) -> Item:
-    """A response. What it repeats of the request has OpenAI's defaults, or null: the request is
-    not known where it is written."""
+    """A response. What it repeats of the request has OpenAI's defaults, or null, where the request
+    does not say it."""
     told = started.id
     own = told if told.startswith("resp_") else f"resp_{told or context.id}"
     return {
@@ -252,7 +275,33 @@ def response(started: Started, context: Context, output: list[Item], status: str
         "top_p": None,
         "usage": None,
         "metadata": {},
+        **_repeated(context.request),
     }
+
+
+_REPEATED = (
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+    "user",
+)
+
+
+def _repeated(request: Object) -> Item:
+    """What a response repeats of its request."""
+    return {name: request[name] for name in _REPEATED if request.get(name) is not None}
 
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}

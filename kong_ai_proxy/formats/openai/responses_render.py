@@ -33,7 +33,7 @@ from kong_ai_proxy.formats.conversation import (
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import data_url
-from kong_ai_proxy.formats.openai.responses_items import Item, own_reasoning
+from kong_ai_proxy.formats.openai.responses_items import HOSTED, Item, own_reasoning
 from kong_ai_proxy.formats.openai.responses_request import ENCRYPTED, LOGPROBS
 
 _SETTINGS = frozenset(
@@ -59,27 +59,6 @@ _SETTINGS = frozenset(
 """Settings that the format has under the hub's name."""
 _OTHERS = frozenset({"include", "logprobs", "max_tokens", "store", "stream_options", "verbosity"})
 """Those that it has in another way."""
-_HOSTED = frozenset(
-    {
-        "apply_patch",
-        "code_interpreter",
-        "computer",
-        "computer_use_preview",
-        "custom",
-        "file_search",
-        "image_generation",
-        "local_shell",
-        "mcp",
-        "namespace",
-        "programmatic_tool_calling",
-        "shell",
-        "tool_search",
-        "web_search",
-        "web_search_2025_08_26",
-        "web_search_preview",
-        "web_search_preview_2025_03_11",
-    }
-)
 _NO_PARAMETERS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
@@ -170,7 +149,7 @@ def _add_tools(body: dict[str, object], conversation: Conversation) -> None:
     """What is said about tools has to be left out where there are none."""
     tools: list[object] = [_tool(tool) for tool in conversation.tools]
     for tool in conversation.native_tools:
-        if tool.get("type") not in _HOSTED or (tool["type"] == "custom" and "name" not in tool):
+        if tool.get("type") not in HOSTED or (tool["type"] == "custom" and "name" not in tool):
             kind = tool.get("type") or ", ".join(tool)
             raise FormatError(f"tools: {kind!r} is no function, and only functions can be used")
         tools.append(tool)

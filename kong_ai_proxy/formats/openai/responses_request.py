@@ -2,8 +2,8 @@
 
 https://platform.openai.com/docs/api-reference/responses/create. Only requests that are converted
 are read here, so there is nobody who keeps what was said before: the whole conversation has to be
-in `input`, and what refers to something stored is an error. That an answer is not stored is no
-error as long as storing it was not asked for.
+in `input`, and what refers to something stored is an error, as is a tool that OpenAI runs. That an
+answer is not stored is no error as long as storing it was not asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from kong_ai_proxy.formats.conversation import (
     ToolCall,
     ToolChoice,
     ToolResult,
+    merged,
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import (
@@ -67,7 +68,7 @@ def parse_request(body: Object, *, model: str, stream: bool | None) -> Conversat
     """See ChatClient."""
     said = {name: value for name, value in body.items() if value is not None}
     _refuse_stored(said)
-    messages = (*_instructions(said), *_input(said.pop("input", None)))
+    messages = (*_instructions(said), *_together(_input(said.pop("input", None))))
     named = openai.requested_model({"model": said.pop("model", None)}) or ""
     asked = bool(said.pop("stream", False))
     tools, native_tools = _tools(said.pop("tools", []))
@@ -157,6 +158,28 @@ def _input(value: object) -> Iterator[Message]:
         else:
             signature = ""
             yield from _item(item, kind, where)
+
+
+def _together(messages: Iterator[Message]) -> Iterator[Message]:
+    """Thoughts, texts and calls of one turn are items of their own here and one message elsewhere,
+    and so are the results of its calls."""
+    run: list[Message] = []
+    for message in messages:
+        if run and not _belongs(run[-1], message):
+            yield from merged(run)
+            run = []
+        run.append(message)
+    yield from merged(run)
+
+
+def _belongs(before: Message, after: Message) -> bool:
+    """Texts that follow each other were messages of their own."""
+    if before.role != after.role or not before.blocks or not after.blocks:
+        return False
+    last, first = before.blocks[-1], after.blocks[0]
+    if after.role == "assistant":
+        return not isinstance(last, Text) or not isinstance(first, Text)
+    return isinstance(last, ToolResult) and isinstance(first, ToolResult)
 
 
 def _item(item: Object, kind: object, where: str) -> Iterator[Message]:
@@ -295,21 +318,27 @@ def _tools(value: object) -> tuple[tuple[Tool, ...], tuple[Object, ...]]:
     tools: list[Tool] = []
     native: list[Object] = []
     for where, tool in objects(value, "tools"):
-        if tool.get("type") == "function":
+        kind = a_text(tool.get("type"), f"{where}.type")
+        if kind in items.HOSTED:
+            raise FormatError(
+                f"{where}.type: expected function: OpenAI's tool {kind} is not known to this "
+                "provider; leave it out"
+            )
+        if kind == "function":
             tools.append(_tool(tool, where))
         else:
-            a_text(tool.get("type"), f"{where}.type")
             native.append(tool)
     return tuple(tools), tuple(native)
 
 
 def _tool(tool: Object, where: str) -> Tool:
-    parameters, strict = tool.get("parameters"), tool.get("strict")
+    """Elsewhere a function that is not said to be strict is not, so that false need not be said."""
+    parameters = tool.get("parameters")
     return Tool(
         name=a_text(tool.get("name"), f"{where}.name"),
         description=text_of(tool, "description"),
         parameters=None if parameters is None else an_object(parameters, f"{where}.parameters"),
-        strict=strict if isinstance(strict, bool) else None,
+        strict=True if tool.get("strict") is True else None,
     )
 
 

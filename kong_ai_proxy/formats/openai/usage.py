@@ -81,7 +81,8 @@ def estimate(characters: int, prompt_tokens: int) -> Usage | None:
 
 
 def prompt_estimate(body: Mapping[str, object]) -> int:
-    """About how many tokens the words of a chat or completions request are. Images count none."""
+    """About how many tokens the words of a chat, completions or Responses request are. Images count
+    none."""
     words = sum(len(text.split()) for text in _texts(body))
     return int(words * TOKENS_PER_WORD + 0.5)
 
@@ -89,11 +90,18 @@ def prompt_estimate(body: Mapping[str, object]) -> int:
 def _texts(body: Mapping[str, object]) -> Iterator[str]:
     prompt = body.get("prompt")
     yield from _strings(prompt if isinstance(prompt, list) else [prompt])
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        parts = content if isinstance(content, list) else [content]
-        yield from _strings([p.get("text") if isinstance(p, dict) else p for p in parts])
+    yield from _strings([body.get("instructions"), body.get("input")])
+    for name in ("messages", "input"):
+        messages = body.get(name)
+        for message in messages if isinstance(messages, list) else ():
+            if isinstance(message, dict):
+                yield from _parts(message.get("content"))
+                yield from _parts(message.get("output"))
+
+
+def _parts(content: object) -> Iterator[str]:
+    parts = content if isinstance(content, list) else [content]
+    return _strings([part.get("text") if isinstance(part, dict) else part for part in parts])
 
 
 def _strings(values: list[object]) -> Iterator[str]:

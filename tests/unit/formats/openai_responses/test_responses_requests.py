@@ -27,6 +27,7 @@ from kong_ai_proxy.formats.conversation import (
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai.responses import RESPONSES
+from kong_ai_proxy.formats.openai.responses_items import HOSTED
 from tests.unit.formats import strategies
 from tests.unit.formats.openai_responses import judge
 
@@ -52,6 +53,11 @@ def render(*messages: Message, **members: Any) -> dict[str, Any]:
     body = RESPONSES.render_request(Conversation(messages=messages, **members)).body
     judge.check_request(body)
     return body
+
+
+def without_thoughts(message: Message) -> Message:
+    spoken = (block for block in message.blocks if not isinstance(block, Thinking))
+    return replace(message, blocks=tuple(spoken))
 
 
 HI = Message("user", (Text("Hi"),))
@@ -92,10 +98,15 @@ def test_calls_results_and_thoughts_are_read() -> None:
     found = RESPONSES.parse_request(REQUESTS["tools"])
     boston, paris = '{"location":"Boston, MA"}', '{"location":"Paris"}'
     assert found.messages[2:] == (
-        Message("assistant", (Thinking("Two places.\n\nTwo calls."),)),
-        Message("assistant", (Text("I look at both."),)),
-        Message("assistant", (ToolCall("call_1", "get_current_weather", boston),)),
-        Message("assistant", (ToolCall("call_2", "get_current_weather", paris),)),
+        Message(
+            "assistant",
+            (
+                Thinking("Two places.\n\nTwo calls."),
+                Text("I look at both."),
+                ToolCall("call_1", "get_current_weather", boston),
+                ToolCall("call_2", "get_current_weather", paris),
+            ),
+        ),
         Message(
             "user",
             (
@@ -103,9 +114,9 @@ def test_calls_results_and_thoughts_are_read() -> None:
                     "call_2",
                     (Text("a map:"), Media(kind="image", url="https://example.com/paris.png")),
                 ),
+                ToolResult("call_1", (Text('{"temperature":8}'),)),
             ),
         ),
-        Message("user", (ToolResult("call_1", (Text('{"temperature":8}'),)),)),
     )
     assert found.messages[0].role == "system"
     (tool,) = found.tools
@@ -155,9 +166,51 @@ def test_a_format_of_the_answer_is_read(asked: object, found: OutputFormat | Non
     assert parse(text={"format": asked}).output == found
 
 
-def test_hosted_tools_are_native_ones() -> None:
-    tool = {"type": "web_search", "search_context_size": "low"}
+def test_tools_of_other_providers_are_native_ones() -> None:
+    tool = {"type": "web_search_20250305", "name": "web_search"}
     assert parse(tools=[tool]).native_tools == (tool,)
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTED))
+def test_a_tool_that_openai_runs_is_refused_by_name(kind: str) -> None:
+    with pytest.raises(FormatError, match=rf"tools\[0\]\.type: .* OpenAI's tool {kind} is not"):
+        parse(tools=[{"type": kind}])
+
+
+@pytest.mark.parametrize("strict", [False, None])
+def test_a_function_that_is_not_strict_need_not_say_so(strict: bool | None) -> None:
+    (tool,) = parse(tools=[{"type": "function", "name": "a", "strict": strict}]).tools
+    assert tool.strict is None
+
+
+def test_messages_that_follow_each_other_stay_apart() -> None:
+    said = [
+        *({"role": "user", "content": text} for text in "ab"),
+        *({"role": "assistant", "content": text} for text in "cd"),
+    ]
+    found = [message.blocks for message in parse_input(*said)]
+    assert found == [(Text(text),) for text in "abcd"]
+
+
+def test_a_turn_is_one_message() -> None:
+    call = {"type": "function_call", "call_id": "call_1", "name": "a", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "1"}
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+    items = [thought, call, result, {"role": "user", "content": "Go on."}, thought, call, result]
+    found = [[type(block) for block in message.blocks] for message in parse_input(*items)]
+    assert found == [
+        [Thinking, ToolCall],
+        [ToolResult],
+        [Text],
+        [Thinking, ToolCall],
+        [ToolResult],
+    ]
+
+
+def test_a_conversation_is_put_together_in_linear_time() -> None:
+    call = {"type": "function_call", "call_id": "call_1", "name": "a", "arguments": "{}"}
+    (message,) = parse_input(*[call] * 10_000)
+    assert len(message.blocks) == 10_000
 
 
 def test_a_cache_point_is_read_with_the_lifetime_others_know() -> None:
@@ -455,8 +508,7 @@ def test_a_request_survives_both_ways_but_for_thoughts(name: str) -> None:
     rendered = RESPONSES.render_request(conversation)
     judge.check_request(rendered.body)
     assert not rendered.dropped
-    spoken = [m for m in conversation.messages if not isinstance(m.blocks[0], Thinking)]
-    expected = replace(conversation, messages=tuple(spoken))
+    expected = replace(conversation, messages=tuple(map(without_thoughts, conversation.messages)))
     assert RESPONSES.parse_request(rendered.body) == expected
 
 
