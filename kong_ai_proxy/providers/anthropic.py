@@ -12,6 +12,7 @@ from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import anthropic, openai
 from kong_ai_proxy.formats.anthropic.models import UNKNOWN, generation
 from kong_ai_proxy.formats.json_object import REMOVED
+from kong_ai_proxy.providers.anthropic_batches import BATCHES
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 
 _VERSION = "2023-06-01"
@@ -162,6 +163,7 @@ ANTHROPIC = Provider(
     paths={openai.CHAT: "/v1/messages", openai.COMPLETIONS: "/v1/complete"},
     codecs={openai.CHAT: anthropic.MESSAGES, openai.COMPLETIONS: anthropic.COMPLETE},
     changes={openai.CHAT: _change},
+    flows={openai.BATCHES: BATCHES},
     native=_native,
     natives=frozenset({"anthropic"}),
     variant=_variant,

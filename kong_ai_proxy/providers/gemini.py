@@ -14,7 +14,14 @@ from kong_ai_proxy.formats import anthropic, gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.formats.openai import chat as openai_chat
-from kong_ai_proxy.providers import gemini_images, gemini_videos
+from kong_ai_proxy.providers import (
+    gemini_batches,
+    gemini_files,
+    gemini_images,
+    gemini_videos,
+    vertex_batches,
+    vertex_files,
+)
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, vertex_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
@@ -191,6 +198,8 @@ _PUBLIC = Provider(
         openai.IMAGE_GENERATIONS: gemini_images.GENERATE,
         openai.IMAGE_EDITS: gemini_images.EDIT,
         openai.VIDEOS: gemini_videos.PUBLIC,
+        openai.FILES: gemini_files.FILES,
+        openai.BATCHES: gemini_batches.BATCHES,
     },
     native=_public_native,
     natives=frozenset({"gemini"}),
@@ -206,6 +215,8 @@ VERTEX = Provider(
         openai.IMAGE_GENERATIONS: gemini_images.VERTEX_GENERATE,
         openai.IMAGE_EDITS: gemini_images.VERTEX_EDIT,
         openai.VIDEOS: gemini_videos.VERTEX,
+        openai.FILES: vertex_files.FILES,
+        openai.BATCHES: vertex_batches.BATCHES,
     },
     native=_vertex_native,
     natives=frozenset({"anthropic", "gemini"}),

@@ -80,6 +80,8 @@ class Job(NamedTuple):
     ended_at: int | None
     counts: Counts | None
     faults: tuple[BatchFault, ...]
+    target: str = ""
+    """Of Vertex AI: what the URI of everything that it writes begins with."""
 
 
 def status_of(state: str) -> str:
