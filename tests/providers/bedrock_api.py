@@ -21,7 +21,7 @@ from botocore.model import OperationModel  # type: ignore[import-untyped, unused
 from pydantic import Field
 from typing_extensions import TypedDict, override
 
-from tests.providers import anthropic_api, aws
+from tests.providers import anthropic_api, aws, bedrock_images_api
 from tests.providers.strict import Validator, parsed
 from tests.providers.upstream import (
     Json,
@@ -195,6 +195,8 @@ class Bedrock(Upstream):
         if "anthropic.claude" in model:
             _check_claude(body, model)
             answer = anthropic_api.message(turn, model)
+        elif bedrock_images_api.makes_images(model):
+            answer = bedrock_images_api.invoked(body, model, turn)
         else:
             answer = _invoked(body, model, turn)
         return Reply(orjson.dumps(answer), headers=headers)
