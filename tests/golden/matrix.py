@@ -1,4 +1,4 @@
-"""The text matrix: which provider can do what, as the registry has it.
+"""The matrix: which provider can do what, as the registry has it.
 
 `python -m tests.golden.matrix` writes the table for README, where it stands between
 `<!-- matrix -->` and `<!-- /matrix -->`.
@@ -16,14 +16,15 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.exchange.asking import in_openai_format
-from kong_ai_proxy.exchange.endpoints import endpoint
+from kong_ai_proxy.exchange.asking import in_native_format, in_openai_format
+from kong_ai_proxy.exchange.endpoints import asked_as, endpoint
 from kong_ai_proxy.exchange.errors import Refused
+from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.codec import ChatProvider, ProviderCodec
 from kong_ai_proxy.formats.conversation import Conversation, Message, Text, Tool
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.providers.base import Call
+from kong_ai_proxy.providers.base import Call, Endpoint
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,37 @@ ROUTE_TYPES = {
     "embeddings": openai.EMBEDDINGS,
 }
 COLUMNS = (*ROUTE_TYPES, "tools", "streaming")
+MORE_ROUTE_TYPES = {
+    "responses": openai.RESPONSES,
+    "images": openai.IMAGE_GENERATIONS,
+    "edits": openai.IMAGE_EDITS,
+    "video": openai.VIDEOS,
+    "speech": openai.SPEECH,
+    "transcriptions": openai.TRANSCRIPTIONS,
+    "translations": openai.TRANSLATIONS,
+    "realtime": openai.REALTIME,
+    "files": openai.FILES,
+    "batches": openai.BATCHES,
+    "assistants": openai.ASSISTANTS,
+}
+MORE_COLUMNS = (*MORE_ROUTE_TYPES, "rerank")
+NATIVE = {
+    "cohere-rerank": ("cohere", "/v2/rerank"),
+    "bedrock-rerank": ("bedrock", "/rerank"),
+    "vertex-rerank": (
+        "gemini",
+        "/v1/projects/p/locations/l/rankingConfigs/default_ranking_config:rank",
+    ),
+    "gemini-realtime": (
+        "gemini",
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+    ),
+    "vertex-realtime": (
+        "gemini",
+        "/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent",
+    ),
+}
+"""Cells that the provider's own format alone has: `llm_format`, and a path that asks for it."""
 _TOOL = "matrix_tool"
 
 
@@ -92,13 +124,28 @@ ROWS = (
 
 
 def table() -> str:
-    """The matrix in Markdown, with its last line break."""
-    heads = ["provider", "chat", "completions", "embeddings", "tools", "streaming"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    """The matrix in Markdown, with its last line break: what is text, then all else."""
+    return f"{_table(COLUMNS)}\n{_table(MORE_COLUMNS)}"
+
+
+def _table(columns: tuple[str, ...]) -> str:
+    lines = [_line(["provider", *columns]), _line(["---"] * (len(columns) + 1))]
     for row in ROWS:
-        found = capabilities(row)
-        lines.append(_line([row.title, *("yes" if name in found else "" for name in COLUMNS)]))
+        lines.append(_line([row.title, *(_cell(row, name) for name in columns)]))
     return "".join(lines)
+
+
+def _cell(row: Row, name: str) -> str:
+    if name not in capabilities(row):
+        return ""
+    if f"{row.name}-{name}" in NATIVE:
+        return "native"
+    return "converted" if name == "responses" and not _has_responses(row) else "yes"
+
+
+def _has_responses(row: Row) -> bool:
+    options = ModelOptions.model_validate(row.options)
+    return openai.RESPONSES in PROVIDERS[row.provider].find(options).route_types
 
 
 def _line(cells: list[str]) -> str:
@@ -110,6 +157,10 @@ def _capabilities(name: str) -> frozenset[str]:
     row = next(row for row in ROWS if row.name == name)
     codecs = {column: _codec(row, route_type) for column, route_type in ROUTE_TYPES.items()}
     found = {column for column, codec in codecs.items() if codec is not None}
+    found |= {
+        column for column, route_type in MORE_ROUTE_TYPES.items() if _endpoint(row, route_type)
+    }
+    found |= {name for name in MORE_COLUMNS if _is_native(row, f"{row.name}-{name}")}
     chat, completions = codecs["chat"], codecs["completions"]
     if chat is not None and _has_tools(chat):
         found |= {"tools"}
@@ -128,13 +179,31 @@ def capabilities(row: Row) -> frozenset[str]:
 
 def _codec(row: Row, route_type: str) -> ProviderCodec | None:
     """What is spoken for a route type; None where the provider has none."""
+    found = _endpoint(row, route_type)
+    return found.codec if found else None
+
+
+def _endpoint(row: Row, route_type: str) -> Endpoint | None:
     options = ModelOptions.model_validate(row.options)
     provider = PROVIDERS[row.provider].find(options)
-    call = Call(route_type, row.model, options)
+    call = Call(asked_as(provider, route_type), row.model, options)
     try:
-        return endpoint(provider, call, in_openai_format(route_type)).codec
+        return endpoint(provider, call, in_openai_format(route_type))
     except Refused:
         return None
+
+
+def _is_native(row: Row, cell: str) -> bool:
+    if cell not in NATIVE:
+        return False
+    llm_format, path = NATIVE[cell]
+    options = ModelOptions.model_validate(row.options)
+    provider = PROVIDERS[row.provider].find(options)
+    asked = in_native_format(llm_format, ClientRequest("POST", path), {})
+    try:
+        return bool(endpoint(provider, Call(asked.route_type, row.model, options), asked))
+    except Refused:
+        return False
 
 
 def _has_tools(codec: ProviderCodec) -> bool:

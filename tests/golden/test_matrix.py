@@ -8,7 +8,8 @@ import pytest
 
 from kong_ai_proxy.config.matrix import SUPPORTED
 from kong_ai_proxy.providers.registry import PROVIDERS
-from tests.golden import checks, fixture, judges, matrix
+from tests.golden import checks, exchanges, fixture, judges, matrix
+from tests.golden.exchanges import Exchanges
 from tests.golden.fixture import Golden
 
 ROWS = [row.name for row in matrix.ROWS]
@@ -20,6 +21,9 @@ def _cells() -> Iterator[str]:
         yield from (f"{row.name}-{capability}" for capability in sorted(matrix.capabilities(row)))
 
 
+_EXCHANGES = [exchanges.load(name) for name in exchanges.names()]
+
+
 def _of_cell(cell: str) -> list[Golden]:
     return [golden for golden in fixture.fixtures(*ROWS) if cell in golden.cells]
 
@@ -27,10 +31,18 @@ def _of_cell(cell: str) -> list[Golden]:
 @pytest.mark.parametrize("cell", list(_cells()))
 def test_cell(cell: str) -> None:
     found = _of_cell(cell)
-    assert found, f"{cell}: expected a file in tests/golden/fixtures that has it in its cells"
+    several = [golden for golden in _EXCHANGES if cell in golden.cells]
+    assert found or several, f"{cell}: expected a file in tests/golden that has it in its cells"
     for golden in found:
         checks.request(golden)
         checks.answer(golden)
+    for each in several:
+        exchanges.check(each)
+
+
+@pytest.mark.parametrize("name", [golden.name for golden in _EXCHANGES if not golden.cells])
+def test_an_exchange_that_is_no_cell(name: str) -> None:
+    exchanges.check(exchanges.load(name))
 
 
 def test_usage_that_nobody_asked_for_stays_here() -> None:
@@ -47,6 +59,15 @@ def test_a_fixture_cites_a_page(name: str) -> None:
     assert fixture.load(name).source.startswith("https://")
 
 
+@pytest.mark.parametrize("golden", _EXCHANGES, ids=lambda golden: golden.name)
+def test_an_exchange_cites_a_page_and_shows_no_key(golden: Exchanges) -> None:
+    assert golden.source.startswith("https://")
+    played = exchanges.play(golden)
+    told = played.body + repr(played.headers).encode()
+    assert b"golden-key" not in told
+    assert b"golden-secret" not in told
+
+
 @pytest.mark.parametrize("name", fixture.names())
 def test_no_key_of_the_configuration_reaches_the_client(name: str) -> None:
     played = fixture.load(name).play()
@@ -58,6 +79,7 @@ def test_no_key_of_the_configuration_reaches_the_client(name: str) -> None:
 
 def test_fixtures_name_cells_of_the_matrix_only() -> None:
     named = {cell for golden in fixture.fixtures(*ROWS) for cell in golden.cells}
+    named |= {cell for golden in _EXCHANGES for cell in golden.cells}
     assert named == set(_cells())
 
 
@@ -71,7 +93,9 @@ def test_what_the_reference_has_is_in_the_registry(row: matrix.Row) -> None:
 @pytest.mark.parametrize("row", matrix.ROWS, ids=lambda row: row.name)
 def test_a_configuration_may_name_what_the_registry_has(row: matrix.Row) -> None:
     known = {
-        matrix.ROUTE_TYPES[name] for name in matrix.capabilities(row) & matrix.ROUTE_TYPES.keys()
+        route_type
+        for name, route_type in {**matrix.ROUTE_TYPES, **matrix.MORE_ROUTE_TYPES}.items()
+        if name in matrix.capabilities(row)
     }
     assert known <= set(SUPPORTED[row.provider])
 
