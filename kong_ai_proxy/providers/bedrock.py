@@ -14,7 +14,12 @@ from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import bedrock, openai
 from kong_ai_proxy.formats.bedrock.models import is_claude
 from kong_ai_proxy.formats.codec import EmbeddingsProvider
-from kong_ai_proxy.providers import bedrock_batches, bedrock_files, bedrock_videos
+from kong_ai_proxy.providers import (
+    bedrock_batches,
+    bedrock_files,
+    bedrock_images,
+    bedrock_videos,
+)
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, bedrock_change
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
 from kong_ai_proxy.providers.bedrock_paths import (
@@ -109,6 +114,8 @@ BEDROCK = Provider(
     endpoint=_endpoint,
     endpoints=frozenset({openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS}),
     flows={
+        openai.IMAGE_GENERATIONS: bedrock_images.GENERATE,
+        openai.IMAGE_EDITS: bedrock_images.EDIT,
         openai.VIDEOS: bedrock_videos.VIDEOS,
         openai.FILES: bedrock_files.FILES,
         openai.BATCHES: bedrock_batches.BATCHES,
