@@ -278,7 +278,7 @@ class Vertex(Gemini):
     name = "vertex"
     vertex = True
     _BASE = "/v1(?:beta1)?/projects/{project}/locations/{location}/publishers/"
-    ROUTES = (
+    ROUTES: ClassVar[Routes] = (
         (route("POST", _BASE + "google/models/{model}:generateContent"), "generate"),
         (route("POST", _BASE + "google/models/{model}:streamGenerateContent"), "stream"),
         (route("POST", _BASE + "google/models/{model}:countTokens"), "count_tokens"),
