@@ -192,6 +192,10 @@ BACKENDS: Final[Mapping[str, Backend]] = {
 }
 
 
+NATIVE_RESPONSES: Final = frozenset({"azure", "openai", "xai"})
+"""Providers that have Responses themselves, which their stand-ins here have not."""
+
+
 def standins() -> dict[str, Upstream]:
     """The upstreams of BACKENDS, not started."""
     return {
@@ -379,6 +383,8 @@ def _paths(llm_format: str, backend: Backend) -> dict[str, str]:
         paths["/v1/completions"] = "llm/v1/completions"
     if backend.embeds:
         paths["/v1/embeddings"] = "llm/v1/embeddings"
+    if backend.provider not in NATIVE_RESPONSES:
+        paths["/v1/responses"] = "llm/v1/responses"
     return paths
 
 
