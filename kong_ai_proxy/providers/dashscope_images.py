@@ -89,7 +89,7 @@ def _as_tasks(rendered: list[Rendered], way: Way, wanted: Wanted) -> _Answers:
         send = Send("POST", f"{_SERVICES}/{way.value}", headers=_LATER, body=body)
         made = parsed((yield from sent(send, dashscope.parse_error)))
         tasks.append(_task(made))
-    patience = Patience(wanted, "the image")
+    patience = Patience(wanted, "the image", 1.0)
     answers = []
     for task in tasks:
         answers.append((yield from _awaited(task, patience)))
