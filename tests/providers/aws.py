@@ -13,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
-from botocore.auth import SigV4Auth  # type: ignore[import-untyped, unused-ignore]
+from botocore.auth import S3SigV4Auth, SigV4Auth  # type: ignore[import-untyped, unused-ignore]
 from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped, unused-ignore]
 from botocore.credentials import Credentials  # type: ignore[import-untyped, unused-ignore]
 from botocore.eventstream import EventStreamBuffer  # type: ignore[import-untyped, unused-ignore]
 from botocore.model import OperationModel, ServiceModel, Shape  # type: ignore[import-untyped, unused-ignore]
 from botocore.parsers import create_parser  # type: ignore[import-untyped, unused-ignore]
 from botocore.session import Session  # type: ignore[import-untyped, unused-ignore]
+from botocore.utils import parse_timestamp  # type: ignore[import-untyped, unused-ignore]
 from botocore.validate import ParamValidator  # type: ignore[import-untyped, unused-ignore]
 
 from tests.providers.strict import parsed
@@ -48,6 +49,8 @@ def decoded(shape: Shape, value: Any, place: str = "") -> Any:
             return base64.b64decode(value, validate=True)
         except binascii.Error:
             raise RefusedError(f"{place}: not base64") from None
+    if shape.type_name == "timestamp" and isinstance(value, str):
+        return parse_timestamp(value)
     if shape.type_name == "list" and isinstance(value, list):
         return [decoded(shape.member, each, f"{place}[{at}]") for at, each in enumerate(value)]
     if shape.type_name == "map" and isinstance(value, dict):
@@ -106,7 +109,7 @@ def request_params(operation: OperationModel, request: Recorded, path: Mapping[s
     payload = shape.serialization.get("payload")
     if payload:
         params[payload] = request.body
-    else:
+    elif request.body:
         params.update(decoded(shape, parsed(request.body)))
         outside = [n for n in params if n in shape.members and _location(shape.members[n])]
         if outside:
@@ -266,6 +269,8 @@ def _signature(
         for value in request.headers.getall(name, []):
             signed.headers[name] = value
     signed.context["timestamp"] = request.headers["x-amz-date"]
-    signer = SigV4Auth(credentials, service_name, region)
+    # S3 does not encode the path once more.
+    kind = S3SigV4Auth if service_name == "s3" else SigV4Auth
+    signer = kind(credentials, service_name, region)
     canonical = signer.canonical_request(signed)
     return str(signer.signature(signer.string_to_sign(signed, canonical), signed))

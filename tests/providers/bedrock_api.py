@@ -165,14 +165,7 @@ class Bedrock(Upstream):
     def converse(self, request: Recorded, turn: Turn, **path: str) -> Reply:
         """POST /model/{modelId}/converse"""
         _check(aws.request_params(_CONVERSE, request, path))
-        message = {"role": "assistant", "content": _content(turn)}
-        value = {
-            "output": {"message": message},
-            "stopReason": _REASONS[turn.reason],
-            "usage": _usage(turn),
-            "metrics": {"latencyMs": 42},
-        }
-        return Reply(aws.answer(_CONVERSE, value))
+        return Reply(aws.answer(_CONVERSE, converse_answer(turn)))
 
     def converse_stream(self, request: Recorded, turn: Turn, **path: str) -> Reply:
         """POST /model/{modelId}/converse-stream"""
@@ -216,6 +209,16 @@ class Bedrock(Upstream):
             part = {"bytes": base64.b64encode(orjson.dumps(each)).decode()}
             frames.append(aws.event(_INVOKE_STREAM, "chunk", part, "abcdefgh"))
         return _stream_reply(_INVOKE_STREAM, frames)
+
+
+def converse_answer(turn: Turn) -> Json:
+    """What Converse answers, for batches too."""
+    return {
+        "output": {"message": {"role": "assistant", "content": _content(turn)}},
+        "stopReason": _REASONS[turn.reason],
+        "usage": _usage(turn),
+        "metrics": {"latencyMs": 42},
+    }
 
 
 def _stream_reply(operation: OperationModel, frames: list[bytes]) -> Reply:
