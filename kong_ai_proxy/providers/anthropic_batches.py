@@ -227,6 +227,8 @@ def _list(wanted: Wanted) -> Steps:
 
 def _results(wanted: Wanted, name: str) -> Passed:
     assert wanted.texts is not None
-    lines = BatchOutput(wanted.texts, openai.CHAT, anthropic_batches.parse_answer)
+    lines = BatchOutput(
+        wanted.texts, openai.CHAT, anthropic_batches.parse_answer, anthropic.MESSAGES
+    )
     whole = LineFilter(lines, MAX_OUTPUT_LINE)
     return Passed(Send("GET", f"{_PATH}/{name}/results"), _ERRORS, "application/jsonl", whole)

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import orjson
 
 from kong_ai_proxy.formats import gemini, openai
+from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.files import FileObject
 from kong_ai_proxy.formats.gemini import batches as gemini_batches
 from kong_ai_proxy.formats.gemini import files as gemini_files
@@ -57,6 +58,7 @@ KINDS: Mapping[str, str] = {
 
 ROUTE_TYPES: Mapping[str, str] = {"chat": openai.CHAT, "embeddings": openai.EMBEDDINGS}
 
+_CODECS: Mapping[str, ProviderCodec] = {"chat": gemini.GENERATE, "embeddings": gemini.EMBED}
 _URLS = {url: ROUTE_TYPES[kind] for url, kind in KINDS.items()}
 
 PIECE = 8 << 20
@@ -253,7 +255,7 @@ def _content(wanted: Wanted, told: str) -> Passed:
     if not kind:
         return Passed(send, _ERRORS)
     assert wanted.texts is not None
-    lines = BatchOutput(wanted.texts, ROUTE_TYPES[kind], gemini_batches.parse_answer)
+    lines = BatchOutput(wanted.texts, ROUTE_TYPES[kind], gemini_batches.parse_answer, _CODECS[kind])
     return Passed(send, _ERRORS, "application/jsonl", LineFilter(lines, MAX_OUTPUT_LINE))
 
 
