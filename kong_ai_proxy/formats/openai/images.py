@@ -176,7 +176,7 @@ def _fields(body: Mapping[str, object], parts: tuple[Part, ...]) -> dict[str, ob
     fields = {
         name: _valued(name, value)
         for name, value in body.items()
-        if name not in _FILE_FIELDS and "[" not in name
+        if name not in _FILE_FIELDS and not _NESTED.fullmatch(name)
     }
     for part in parts:
         found = _NESTED.fullmatch(part.name)
@@ -228,6 +228,8 @@ def _references(said: Mapping[str, object]) -> tuple[tuple[Picture, ...], Pictur
     several."""
     if "markup" in said:
         raise FormatError("markup: this provider takes images and a mask")
+    if "image" in said and "images" in said:
+        raise FormatError("image: expected either images or image, not both")
     images = tuple(_picture(content, where) for where, content in _data(said))
     mask = said.get("mask")
     found = None if mask is None else _mask(_referred(mask, "mask"), "mask")
@@ -235,7 +237,7 @@ def _references(said: Mapping[str, object]) -> tuple[tuple[Picture, ...], Pictur
 
 
 def _data(said: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
-    name = "image" if "images" not in said and "image" in said else "images"
+    name = "image" if "image" in said else "images"
     value = said.get(name, [])
     if name == "image" and not isinstance(value, list):
         value = [value]
@@ -255,7 +257,10 @@ def _referred(value: object, where: str) -> bytes:
             )
         where = f"{where}.image_url"
         value = a_text(reference.get("image_url"), where)
-    media = media_of_url("image", value)
+    try:
+        media = media_of_url("image", value)
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
     if media.url:
         raise FormatError(
             f"{where}: expected a data URL (data:image/png;base64,...); this provider fetches "

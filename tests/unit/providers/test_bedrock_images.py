@@ -19,6 +19,7 @@ from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.providers.bedrock_images import EDIT, GENERATE
 from kong_ai_proxy.providers.flow import ProviderFailed, Reply, Result, Send
 from tests.flows import NOW, Driven, reply, run, wanted
+from tests.golden import exchanges
 from tests.providers import Turn, bedrock_images_api
 
 Json = dict[str, Any]
@@ -88,6 +89,17 @@ def test_requests_of_the_reference(name: str) -> None:
     assert sorted(driven.result.dropped) == sorted(case.get("dropped", []))
     ImagesResponse.model_validate(driven.value, strict=True)
     assert driven.value["created"] == int(NOW)
+
+
+GOLDEN = [name for name in exchanges.names() if name.startswith(("bedrock/im", "bedrock/ed"))]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_requests_are_what_the_models_take(name: str) -> None:
+    for exchange in exchanges.load(name).exchanges:
+        upstream = exchange["upstream"]
+        model = upstream["url"].split("/model/")[1].replace("%3A", ":")
+        bedrock_images_api.invoked(upstream["json"], model.removesuffix("/invoke"), Turn())
 
 
 def _marked(value: Any, image: str) -> Any:

@@ -181,6 +181,10 @@ def test_nested_fields_of_a_form() -> None:
     }
 
 
+def test_a_field_that_only_looks_nested_keeps_its_name() -> None:
+    assert edit(file("image"), **{"a[": "1", "]b": "2"}).settings == {"a[": 1, "]b": 2}
+
+
 @pytest.mark.parametrize(
     ("names", "text"),
     [
@@ -255,7 +259,8 @@ def test_image_in_place_of_images(image: object) -> None:
         ({"images": [{"image_url": "https://a.example/b.png"}]}, "images[0].image_url: expected a"),
         ({"images": [{"image_url": "data:image/png;base64,@"}]}, "images[0].image_url: expected a"),
         ({"images": [{"image_url": "data:image/png;base64,"}]}, "images[0]: expected a PNG, JPEG"),
-        ({"image": "data:image/png,abc"}, "a data URL has to be"),
+        ({"image": "data:image/png,abc"}, "image[0]: a data URL has to be"),
+        ({"image": DATA, "images": []}, "image: expected either images or image, not both"),
         ({"image": DATA, "mask": {"file_id": "f"}}, "mask.file_id: this provider knows no"),
         ({"image": DATA, "markup": {"image_url": DATA}}, "markup: this provider takes images"),
     ],
