@@ -113,7 +113,8 @@ class Plan:
             return target.route_type in provider.codecs
         call = Call(target.route_type, target.model.name or "", target.model.options)
         try:
-            return provider.endpoint(call).codec is not asking.OPENAI_CODECS.get(target.route_type)
+            codec = provider.endpoint(call).codec
+            return codec is not None and codec is not asking.OPENAI_CODECS.get(target.route_type)
         except FormatError:  # placeholders that only a request fills in
             return True
 
