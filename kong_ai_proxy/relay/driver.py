@@ -291,6 +291,7 @@ class Driver:
                     if call is not None:
                         call.release()
                     call, event = await self._next_call(attempt, asked.send)
+                    del asked  # and with it a part of a file that was sent
                 elif isinstance(asked, Take):
                     event = Received(await self._taken())
                 elif isinstance(asked, Pause):
@@ -315,7 +316,7 @@ class Driver:
 
     async def _next_call(self, attempt: Attempt, send: Send) -> tuple[Call | None, Event]:
         outgoing = attempt.request(send, await self._env(attempt))
-        self._outgoing = outgoing
+        self._outgoing = outgoing._replace(body=None)  # of a file's part there is one at a time
         body = outgoing.body if isinstance(outgoing.body, bytes) and outgoing.body else None
         try:
             call = await self._upstream.send(
