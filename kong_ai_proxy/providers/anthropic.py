@@ -14,6 +14,7 @@ from kong_ai_proxy.formats.anthropic.models import UNKNOWN, generation
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.anthropic_batches import BATCHES
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
+from kong_ai_proxy.providers.named_models import held
 
 _VERSION = "2023-06-01"
 """Of the API, where neither the configuration nor the client names one."""
@@ -136,6 +137,8 @@ def _hosted(
 # The number of a batch and what can be asked of it, and nothing that leads out of them.
 _BELOW_BATCHES = re.compile(r"/v1/messages/batches(?:/[A-Za-z0-9_-]+(?:/results|/cancel)?)?")
 
+_BATCHED_MODELS = held("requests.*.params.model")
+
 
 def _native(native: Native, call: Call) -> Endpoint | None:
     """What no other format has: https://platform.claude.com/docs/en/api/messages-count-tokens,
@@ -144,7 +147,7 @@ def _native(native: Native, call: Call) -> Endpoint | None:
         return Endpoint("/v1/messages/count_tokens")
     path = native.path.rstrip("/")
     if native.operation == "messages/batches" and _BELOW_BATCHES.fullmatch(path):
-        return Endpoint(path)
+        return Endpoint(path, change=_BATCHED_MODELS)
     return None
 
 

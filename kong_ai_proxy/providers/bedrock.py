@@ -30,6 +30,7 @@ from kong_ai_proxy.providers.bedrock_paths import (
     host,
     model_path,
 )
+from kong_ai_proxy.providers.named_models import held
 
 _AGENT_OPERATIONS = frozenset({"rerank", "retrieveAndGenerate", "retrieveAndGenerateStream"})
 _MODEL_OPERATIONS = frozenset(
@@ -81,6 +82,13 @@ def _normalize(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     return {"normalize": call.options.bedrock.embeddings_normalize}
 
 
+# Also the models that rerank, or make filters of a question, on the way to an answer.
+_AGENTS_MODELS = held(
+    "rerankingConfiguration.**.modelArn", "retrieveAndGenerateConfiguration.**.modelArn"
+)
+_JOBS_MODEL = held("modelId")
+
+
 def _native(asked: Native, call: Call) -> Endpoint | None:
     """Where an operation lives. The configured model replaces the path's; Kong has the operations
     of knowledge bases below a model, AWS has them without one."""
@@ -91,15 +99,18 @@ def _native(asked: Native, call: Call) -> Endpoint | None:
             return Endpoint(path, bedrock.CONVERSE, change=_performance)
         return Endpoint(path)
     if operation in _AGENT_OPERATIONS:
-        return Endpoint(f"/{operation}", base_url=elsewhere(AGENTS, options))
+        base_url = elsewhere(AGENTS, options)
+        return Endpoint(f"/{operation}", base_url=base_url, change=_AGENTS_MODELS)
     path = asked.path.rstrip("/")
     if operation == "async-invoke" and not _ASYNC.search(path):
-        return Endpoint("/async-invoke")  # Kong's /model/{model}/async-invoke
+        return Endpoint("/async-invoke", change=_JOBS_MODEL)  # Kong's /model/{model}/async-invoke
     found = _ASYNC.search(path) or _GUARDRAIL.search(path)
     if found:
-        return Endpoint(found[0])
+        return Endpoint(found[0], change=_JOBS_MODEL)
     jobs = _JOBS.search(re.sub(r"/model-invocations?(?=/|\Z)", "/model-invocation-job", path))
-    return Endpoint(jobs[0], base_url=elsewhere(CONTROL, options)) if jobs else None
+    if jobs is None:
+        return None
+    return Endpoint(jobs[0], base_url=elsewhere(CONTROL, options), change=_JOBS_MODEL)
 
 
 def _headers(options: ModelOptions) -> Mapping[str, str]:

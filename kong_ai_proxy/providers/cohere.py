@@ -40,14 +40,21 @@ _EMBED = Endpoint("/v2/embed", cohere.EMBED, change=_embed)
 _ENDPOINTS = {openai.CHAT: _CHAT, openai.COMPLETIONS: _GENERATE, openai.EMBEDDINGS: _EMBED}
 
 
+def _rerank(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The configured model, where the request names none."""
+    return {"model": call.model} if call.model and not body.get("model") else {}
+
+
+_CHANGES = {"v2/embed": _embed, "v1/rerank": _rerank, "v2/rerank": _rerank}
+
+
 def _native(native: Native, call: Call) -> Endpoint | None:
     operation = native.operation.strip("/")
     if operation in _CURRENT:
         operation = f"{_CURRENT[operation]}/{operation}"
     if operation not in _NATIVE:
         return None
-    change = _embed if operation == "v2/embed" else None
-    return Endpoint(f"/{operation}", _NATIVE[operation], change=change)
+    return Endpoint(f"/{operation}", _NATIVE[operation], change=_CHANGES.get(operation))
 
 
 COHERE = Provider(

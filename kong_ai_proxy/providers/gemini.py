@@ -24,8 +24,9 @@ from kong_ai_proxy.providers import (
 )
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, vertex_change
-from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
+from kong_ai_proxy.providers.base import Call, Change, Endpoint, Native, Provider
 from kong_ai_proxy.providers.mistral import MISTRAL
+from kong_ai_proxy.providers.named_models import held
 
 
 def _generation(call: Call, parent: str) -> Endpoint:
@@ -54,6 +55,17 @@ _PUBLIC_OPERATIONS: Mapping[str, ProviderCodec | None] = {
 }
 
 
+_BATCH = held("batch.model", "batch.inputConfig.requests.requests.*.request.model")
+_NAMED_MODELS: Mapping[str, Change] = {
+    "asyncBatchEmbedContent": _BATCH,
+    "batchEmbedContents": held("requests.*.model"),
+    "batchGenerateContent": _BATCH,
+    "countTokens": held("model", "generateContentRequest.model"),
+    "embedContent": held("model"),
+}
+"""What names a model in its body too, beside the path."""
+
+
 def _public_endpoint(call: Call) -> Endpoint:
     parent = paths.public_model(call.model)
     if call.route_type == openai.EMBEDDINGS:
@@ -64,8 +76,8 @@ def _public_endpoint(call: Call) -> Endpoint:
 def _public_native(native: Native, call: Call) -> Endpoint | None:
     model = call.model or native.model
     if native.operation in _PUBLIC_OPERATIONS and model:
-        codec = _PUBLIC_OPERATIONS[native.operation]
-        return Endpoint(f"{paths.public_model(model)}:{native.operation}", codec)
+        codec, change = _PUBLIC_OPERATIONS[native.operation], _NAMED_MODELS.get(native.operation)
+        return Endpoint(f"{paths.public_model(model)}:{native.operation}", codec, change=change)
     found = _PUBLIC_COLLECTION.search(native.path)
     if found is None or paths.climbs(native.path):
         return None
@@ -154,15 +166,35 @@ def _vertex_native(native: Native, call: Call) -> Endpoint | None:
         return _claude_native(native, call)
     model = call.model or native.model
     if native.operation in _VERTEX_OPERATIONS and model:
-        codec = _VERTEX_OPERATIONS[native.operation]
-        return Endpoint(f"{paths.vertex_model(call.options, model)}:{native.operation}", codec)
+        codec, change = _VERTEX_OPERATIONS[native.operation], _NAMED_MODELS.get(native.operation)
+        path = f"{paths.vertex_model(call.options, model)}:{native.operation}"
+        return Endpoint(path, codec, change=change)
     if paths.climbs(native.path):
         return None
     jobs = _JOBS.search(native.path)
     if jobs:
-        return Endpoint(f"{paths.located(call.options)}/{jobs['rest']}")
+        return Endpoint(f"{paths.located(call.options)}/{jobs['rest']}", change=_job)
     ranking = _RANKING.search(native.path)
     return _rank(call.options, ranking["location"], ranking["name"]) if ranking else None
+
+
+def _job(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The model of a batch job, which is a whole resource's name there:
+    https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.batchPredictionJobs"""
+    _JOBS_MODEL(body, call)
+    named = body.get("model")
+    if not isinstance(named, str) or "/" in named:
+        return {}
+    publisher, name = paths.publisher(call.model or named)
+    return {"model": f"publishers/{publisher}/models/{name}"}
+
+
+_JOBS_MODEL = held("model")
+
+
+def _ranked(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The configured model, where the request names none."""
+    return {"model": call.model} if call.model and body.get("model") != call.model else {}
 
 
 def _claude_native(native: Native, call: Call) -> Endpoint | None:
@@ -181,7 +213,7 @@ def _rank(options: ModelOptions, location: str | None, name: str) -> Endpoint:
     place = location or "global"
     host = f"{place}-discoveryengine" if place in ("us", "eu") else "discoveryengine"
     path = f"{paths.located(options, place)}/rankingConfigs/{name}:rank"
-    return Endpoint(path, base_url=f"https://{host}.googleapis.com")
+    return Endpoint(path, base_url=f"https://{host}.googleapis.com", change=_ranked)
 
 
 def _variant(options: ModelOptions) -> Provider:

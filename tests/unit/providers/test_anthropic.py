@@ -121,7 +121,9 @@ def test_a_models_name_tells_its_generation(model: str, version: tuple[int, int]
     ],
 )
 def test_what_only_anthropic_has_is_passed_on(operation: str, path: str) -> None:
-    assert native(operation, path) == Endpoint(path)
+    found = native(operation, path)
+    assert found is not None
+    assert found._replace(change=None) == Endpoint(path)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ def native(
     return BEDROCK.native(Native("bedrock", operation, model, path), asked or call(model=""))
 
 
+def placed(found: Endpoint | None) -> Endpoint:
+    """Where it is; what happens to bodies, test_named_models.py knows."""
+    assert found is not None
+    return found._replace(change=None)
+
+
 # --- hosts and paths ---
 
 
@@ -199,7 +205,7 @@ def test_operations_of_a_model(operation: str) -> None:
 def test_operations_of_knowledge_bases(operation: str, below: str) -> None:
     expected = f"/{operation}"
     base = "https://bedrock-agent-runtime.eu-central-1.amazonaws.com:443"
-    assert native(operation, f"{below}/{operation}") == Endpoint(expected, base_url=base)
+    assert placed(native(operation, f"{below}/{operation}")) == Endpoint(expected, base_url=base)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +218,7 @@ def test_operations_of_knowledge_bases(operation: str, below: str) -> None:
     ],
 )
 def test_operations_without_a_model(operation: str, path: str, expected: str) -> None:
-    assert native(operation, path) == Endpoint(expected)
+    assert placed(native(operation, path)) == Endpoint(expected)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +234,13 @@ def test_operations_without_a_model(operation: str, path: str, expected: str) ->
 def test_batch_jobs_are_managed_elsewhere(path: str, expected: str) -> None:
     base = "https://bedrock.eu-central-1.amazonaws.com:443"
     operation = path.strip("/").partition("/")[0]
-    assert native(operation, path) == Endpoint(expected, base_url=base)
+    assert placed(native(operation, path)) == Endpoint(expected, base_url=base)
 
 
 def test_behind_an_upstream_url_no_region_is_needed() -> None:
     behind = ModelOptions.model_validate({"upstream_url": "https://vpce.example.com"})
     found = native("rerank", "/rerank", asked=Call(openai.CHAT, "", behind))
-    assert found == Endpoint("/rerank")
+    assert placed(found) == Endpoint("/rerank")
 
 
 @pytest.mark.parametrize("path", ["/guardrail/abc", "/foundation-models", "/"])

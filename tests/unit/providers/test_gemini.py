@@ -46,6 +46,12 @@ def native(
     return provider.native(Native("gemini", operation, model, path), call)
 
 
+def placed(found: Endpoint | None) -> Endpoint:
+    """Where it is; what happens to bodies, test_named_models.py knows."""
+    assert found is not None
+    return found._replace(change=None)
+
+
 def test_the_options_say_which_of_the_two_it_is() -> None:
     assert GEMINI.find(options()) is VERTEX
     own = GEMINI.find(ModelOptions())
@@ -102,7 +108,7 @@ class TestGeminiApi:
     )
     def test_operations_of_a_model(self, operation: str, codec: Any) -> None:
         found = native(GEMINI, operation, f"/v1beta/models/alias:{operation}", "alias", "real")
-        assert found == Endpoint(f"/v1beta/models/real:{operation}", codec)
+        assert placed(found) == Endpoint(f"/v1beta/models/real:{operation}", codec)
 
     @pytest.mark.parametrize(
         ("path", "theirs"),
@@ -238,7 +244,7 @@ class TestVertex:
         ],
     )
     def test_batch_jobs(self, path: str, theirs: str) -> None:
-        assert native(VERTEX, "", path) == Endpoint(theirs)
+        assert placed(native(VERTEX, "", path)) == Endpoint(theirs)
 
     @pytest.mark.parametrize(
         ("location", "host"),
@@ -247,7 +253,7 @@ class TestVertex:
     def test_rerank_is_another_service(self, location: str, host: str) -> None:
         parent = f"/v1/projects/p/locations/{location}" if location else ""
         found = native(VERTEX, "", f"{parent}/rankingConfigs/default_ranking_config:rank")
-        assert found == Endpoint(
+        assert placed(found) == Endpoint(
             f"/v1/projects/my-project/locations/{location or 'global'}"
             "/rankingConfigs/default_ranking_config:rank",
             base_url=f"https://{host}.googleapis.com",
