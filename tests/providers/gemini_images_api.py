@@ -160,7 +160,7 @@ def _check_content(body: Json, model: str) -> None:
     for content in body["contents"]:
         for part in content["parts"]:
             if "inlineData" in part:
-                pictures.decoded(part["inlineData"]["data"])
+                _decoded(part["inlineData"]["data"])
 
 
 def _content(turn: Turn, model: str) -> Json:
@@ -220,7 +220,7 @@ def _check_references(given: Any, model: str) -> None:
     if given.parameters.edit_mode is None:
         raise RefusedError("editMode is required")
     for reference in references:
-        content = pictures.decoded(reference.reference_image.bytes_base64_encoded)
+        content = _decoded(reference.reference_image.bytes_base64_encoded)
         is_mask = reference.reference_type == "REFERENCE_TYPE_MASK"
         if is_mask != (reference.mask_image_config is not None):
             raise RefusedError("maskImageConfig is for REFERENCE_TYPE_MASK")
@@ -239,6 +239,11 @@ def _predictions(given: Any, turn: Turn, media_type: str) -> Json:
     if given.parameters.enhance_prompt:
         image["prompt"] = f"{given.instances[0].prompt}, in detail"
     return {"predictions": [image] * given.parameters.sample_count}
+
+
+def _decoded(data: str) -> bytes:
+    """Both of base64's alphabets are taken: https://protobuf.dev/programming-guides/json."""
+    return pictures.decoded(data, b"-_" if "-" in data or "_" in data else None)
 
 
 def _jsonable(value: Any) -> Any:

@@ -49,10 +49,10 @@ def pixels(content: bytes) -> bytes:
     return b"".join(plain[start + 1 : start + row : 3] for start in range(0, len(plain), row))
 
 
-def decoded(data: str | bytes | None) -> bytes:
+def decoded(data: str, altchars: bytes | None = None) -> bytes:
     """The image that base64 holds. Raises RefusedError."""
     try:
-        content = base64.b64decode(data or "", validate=True)
+        content = base64.b64decode(data, altchars, validate=True)
     except binascii.Error:
         raise RefusedError("Base64 decoding failed") from None
     if not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")):

@@ -25,7 +25,7 @@ from kong_ai_proxy.formats.sizes import Size, nearest
 Api = Literal["gemini", "vertex"]
 """Which of the two: they differ in what they take."""
 
-BLOCKED = "content_policy_violation"
+BLOCKED = "moderation_blocked"
 """OpenAI's code for what its own models refuse to make."""
 
 _Object = Mapping[str, object]

@@ -167,7 +167,7 @@ def test_no_image_tells_why(value: Any, message: str, kind: str) -> None:
     error = images.answer(value)
     assert isinstance(error, ProviderError)
     assert error.message.startswith(message)
-    assert (error.type, error.status, error.code) == (kind, 400, "content_policy_violation")
+    assert (error.type, error.status, error.code) == (kind, 400, "moderation_blocked")
 
 
 @pytest.mark.parametrize("value", [{}, [], None, 7, {"candidates": "x"}, {"candidates": [1]}])

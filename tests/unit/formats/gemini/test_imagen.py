@@ -155,7 +155,7 @@ def test_all_were_filtered_out(value: Any, message: str) -> None:
     error = imagen.answer(value)
     assert isinstance(error, ProviderError)
     assert error.message.startswith(message)
-    assert (error.status, error.code) == (400, "content_policy_violation")
+    assert (error.status, error.code) == (400, "moderation_blocked")
 
 
 @pytest.mark.parametrize("value", [None, [], 1, {"predictions": {}}, {"images": []}])
