@@ -110,7 +110,9 @@ def render_request(request: VideoRequest, *, vertex: bool) -> Order:
         raise FormatError("sampleCount: expected 1: an OpenAI client gets one video for a job")
     if vertex:
         parameters.setdefault("sampleCount", 1)
-    body: dict[str, object] = {"instances": [instance], "parameters": parameters}
+    body: dict[str, object] = {"instances": [instance]}
+    if parameters:
+        body["parameters"] = parameters
     return Order(body, _seconds(parameters), _size(parameters), dropped)
 
 

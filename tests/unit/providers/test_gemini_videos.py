@@ -59,7 +59,7 @@ def test_a_job_is_started() -> None:
 
 def test_what_the_client_leaves_out_is_the_models_choice() -> None:
     driven = public()
-    assert driven.sent() == {"instances": [{"prompt": "a river"}], "parameters": {}}
+    assert driven.sent() == {"instances": [{"prompt": "a river"}]}
     video = checked(driven)
     assert (video.seconds, video.size) == ("8", "1280x720")
 
@@ -86,7 +86,7 @@ def test_parameters_under_googles_names_in_either_spelling_and_of_a_form() -> No
 
 def test_a_bucket_is_vertex_ais_only() -> None:
     driven = public(storageUri="gs://acme")
-    assert "storageUri" not in driven.sent()["parameters"]
+    assert "parameters" not in driven.sent()
     assert isinstance(driven.result, Result)
     assert driven.result.dropped == ("storageUri",)
 
