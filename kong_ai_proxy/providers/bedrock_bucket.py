@@ -41,7 +41,7 @@ _PREFIX = re.compile(
 _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 _LAST_SECOND = 0xFFFFFFFF
 _KINDS = "|".join([*PURPOSES, EMBEDDINGS])
-_NAME = r"(?:[-_.a-zA-Z0-9]|![0-9a-f]{2})+"
+_NAME = r"(?!\.{1,2}\Z)(?:[-_.a-zA-Z0-9]|![0-9a-f]{2})+"
 _SUFFIX = "!.jsonl"  # of a batch's file whose name has another one: Bedrock wants .jsonl
 _UPLOADED = re.compile(
     rf"(?P<time>[0-9a-f]{{8}})[A-Za-z0-9]{{24}}/(?P<kind>{_KINDS})/(?P<name>{_NAME}(?:!\.jsonl)?)"
