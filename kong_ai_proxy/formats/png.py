@@ -17,8 +17,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 MAX_PIXELS = 3840 * 2160
 """Of a mask: the largest image that OpenAI makes."""
+MAX_SIDE = 4096
 
 _AT_ONCE = 1 << 16  # pixels between two rests
+_MOST_ROWS = 256  # likewise
 _GREY_ALPHA, _RGBA, _RGB = 4, 6, 2
 _CHANNELS = {_GREY_ALPHA: 2, _RGBA: 4}
 _BROKEN = "mask: expected a PNG file; this one is broken"
@@ -45,7 +47,7 @@ def black_and_white(content: bytes, *, white: bool) -> Generator[None, None, byt
     packer = zlib.compressobj()
     found: list[bytes] = []
     some = False
-    at_once = max(_AT_ONCE // head.width, 1)
+    at_once = min(max(_AT_ONCE // head.width, 1), _MOST_ROWS)
     for number, alpha in enumerate(_alphas(head, packed)):
         some = some or 0 in alpha
         found.append(packer.compress(_row(alpha.translate(colours))))
@@ -112,8 +114,11 @@ def _head(data: bytes) -> _Head:
     if len(data) != 13:
         raise FormatError(_BROKEN)
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", data)
-    if not 0 < width * height <= MAX_PIXELS:
-        raise FormatError(f"mask: expected at most {MAX_PIXELS} pixels, got {width}x{height}")
+    if not 0 < width * height <= MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise FormatError(
+            f"mask: expected at most {MAX_PIXELS} pixels and sides of at most {MAX_SIDE}, got "
+            f"{width}x{height}"
+        )
     if colours not in _CHANNELS or depth not in (8, 16):
         raise FormatError(
             "mask: expected a PNG file with an alpha channel (RGBA), whose transparent pixels say "

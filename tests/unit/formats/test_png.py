@@ -151,6 +151,7 @@ HEAD = struct.pack(">IIBBBBB", 2, 1, 8, 6, 0, 0, 0)
             "at most 8294400 pixels",
         ),
         (assembled([(b"IHDR", struct.pack(">IIBBBBB", 0, 2, 8, 6, 0, 0, 0))]), "at most 8294400"),
+        (assembled([(b"IHDR", struct.pack(">IIBBBBB", 1, 4097, 8, 6, 0, 0, 0))]), "most 4096, got"),
     ],
 )
 def test_other_files_are_refused(content: bytes, text: str) -> None:
