@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-import orjson
-
 from kong_ai_proxy.formats.bedrock import CONVERSE, stability
 from kong_ai_proxy.formats.bedrock.images import AMAZON, ImageModel, size_told
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
@@ -28,7 +26,8 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
     order = model.render(request, mask)
     made: tuple[Image, ...] = ()
     for body in order.bodies:
-        reply = yield from sent(Send("POST", path, body=orjson.dumps(body)), CONVERSE.parse_error)
+        send = Send("POST", path, body=images.dumped(body))
+        reply = yield from sent(send, CONVERSE.parse_error)
         found = model.parse(parsed(reply))
         if isinstance(found, ProviderError):
             raise ProviderFailed(found)

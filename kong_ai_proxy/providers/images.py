@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+import orjson
+
 from kong_ai_proxy.formats import png
-from kong_ai_proxy.formats.errors import ProviderError
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.images import (
     Image,
     ImagesAnswer,
@@ -72,6 +74,15 @@ def run(parse: Callable[[Wanted], ImagesRequest], make: Make) -> Callable[[Wante
         return Result(body, usage=made.answer.usage, dropped=made.dropped)
 
     return steps
+
+
+def dumped(body: Mapping[str, object]) -> bytes:
+    """A request's JSON. Raises FormatError for members of the client's that are nested deeper than
+    can be written."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        raise FormatError("the request is nested too deeply") from None
 
 
 def downloaded(

@@ -246,7 +246,8 @@ class _Amazon:
             params["text"] = request.prompt
             params |= settings.some(frozenset({"negativeText"}))
         options = task.options
-        if not self._nova or request.settings.get("style") in _STYLES_OF_OPENAI:
+        style = request.settings.get("style")
+        if not self._nova or (isinstance(style, str) and style in _STYLES_OF_OPENAI):
             options -= {"style"}
         params |= settings.some(options)
         params |= self._images(task, request)

@@ -152,6 +152,11 @@ def test_transparent_pixels_are_what_the_model_edits(model: str, body: Json, edi
     assert rows == [edited * 16 + kept * 48] * 64
 
 
+def test_a_style_of_any_type_goes_to_the_model() -> None:
+    driven = made(NOVA, {"prompt": "A", "style": ["x"]}, replies=[reply({"images": ["aGk="]})])
+    assert driven.sent()["textToImageParams"]["style"] == ["x"]
+
+
 def test_a_mask_without_transparency_is_refused() -> None:
     with pytest.raises(FormatError, match="mask: expected transparent pixels"):
         made(NOVA, {"prompt": "A"}, 1, IMAGE)
@@ -254,6 +259,9 @@ def test_an_image_that_is_no_base64_is_passed_on_without_a_size() -> None:
 # ---- what cannot be
 
 
+DEEP = orjson.loads(b"[" * 300 + b"]" * 300)
+
+
 @pytest.mark.parametrize(
     ("model", "body", "text"),
     [
@@ -278,6 +286,8 @@ def test_an_image_that_is_no_base64_is_passed_on_without_a_size() -> None:
         (NOVA, {"imageGenerationConfig": 3}, "imageGenerationConfig: expected an object"),
         (NOVA, {"textToImageParams": "x"}, "textToImageParams: expected an object"),
         ("stability.stable-image-inpaint-v1:0", {}, "image: expected 1 for stable-image-inpaint"),
+        (NOVA, {"textToImageParams": {"a": DEEP}}, "the request is nested too deeply"),
+        (CORE, {"seed": DEEP}, "the request is nested too deeply"),
     ],
 )
 def test_wrong_generations_are_named(model: str, body: Json, text: str) -> None:
