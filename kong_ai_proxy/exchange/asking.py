@@ -13,11 +13,12 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from kong_ai_proxy.exchange.address import no_dot_segments
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, NOT_FOUND, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.privacy import query_values
 from kong_ai_proxy.formats import anthropic, bedrock, cohere, gemini, huggingface, openai
 from kong_ai_proxy.formats.codec import ChatCodec, ClientCodec, EmbeddingsCodec
+from kong_ai_proxy.formats.gemini import live
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.formats.openai import completions as openai_completions
 from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
@@ -77,6 +78,16 @@ def in_openai_format(route_type: str) -> Asked:
 def in_native_format(llm_format: str, request: ClientRequest, body: _Body) -> Asked:
     """What a client of another format does. Raises Refused for a path that tells no operation."""
     return _NATIVE[llm_format](request, body)
+
+
+def native_session(llm_format: str, request: ClientRequest) -> Asked:
+    """What a client of another format does who opens a WebSocket. Raises Refused where the format
+    has none."""
+    if llm_format != "gemini":
+        raise Refused(NOT_FOUND, f"llm_format '{llm_format}' has no realtime sessions")
+    path = no_dot_segments(request.path)
+    native = Native(llm_format, live.OPERATION, path=path)
+    return Asked(openai.REALTIME, llm_format, native=native)
 
 
 # ---- Anthropic, Cohere and Hugging Face: the end of the path

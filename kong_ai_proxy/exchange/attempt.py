@@ -60,12 +60,13 @@ from kong_ai_proxy.exchange.messages import (
 )
 from kong_ai_proxy.exchange.outcome import RequestMode
 from kong_ai_proxy.exchange.reading import Known, realtime
-from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
+from kong_ai_proxy.exchange.realtime_reading import SessionReading
 from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.exchange.texts import BatchTexts
 from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.gemini import live
 from kong_ai_proxy.formats.json_object import REMOVED, JsonObject
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
@@ -113,7 +114,7 @@ class Attempt:
         self.identity = identity
         self.relayed = relayed
         self.answer: answer.Answer | TranslatedAnswer | Flowing | LedBack | None = None
-        self._realtime: RealtimeReading | None = None
+        self._realtime: SessionReading | None = None
         self._rules = rules
         self._request = request
         self._content = content
@@ -128,6 +129,7 @@ class Attempt:
         if self._is_asked_otherwise:
             check_keeps_nothing(self._provider, request, self._sub)
         self._endpoint = endpoint(self._provider, self._call, asked)
+        self._setup = self._make_setup()
         self._dropped: tuple[str, ...] = ()
         self._asks_for_usage = False
         self._way: Way | None = None
@@ -153,6 +155,12 @@ class Attempt:
             query=self._plain_query(),
             betas=self._listed_in("openai-beta"),
         )
+
+    def _make_setup(self) -> live.Setup | None:
+        called = self._endpoint.session_model
+        if called is None:
+            return None
+        return live.Setup(called, self.model.name, self.model.model_alias)
 
     def _plain_query(self) -> Mapping[str, str]:
         """The client's, without credentials."""
@@ -568,16 +576,25 @@ class Attempt:
         """Whether the client asks for a WebSocket."""
         return self._operation.websocket
 
-    def open_realtime(self) -> RealtimeReading | None:
+    @property
+    def change_message(self) -> Callable[[live.Message], live.Message] | None:
+        """What goes on of a message that the client sends through a WebSocket, where they have to
+        be looked at. Raises FormatError for one that must not."""
+        return self._setup.feed if self._setup else None
+
+    def open_realtime(self) -> SessionReading | None:
         """Who reads the WebSocket's messages from now on, if anybody does."""
         if self.is_logged:
+            logging = self.target.logging
             self._realtime = realtime(
-                keep=self.target.logging.log_payloads, count=self.target.logging.log_statistics
+                keep=logging.log_payloads,
+                count=logging.log_statistics,
+                is_live=self._setup is not None,
             )
         return self._realtime
 
     @property
-    def reading(self) -> Known | RealtimeReading | None:
+    def reading(self) -> Known | SessionReading | None:
         """What is known of the answer, as far as it has passed by."""
         return self._realtime or (self.answer.reading if self.answer else None)
 
@@ -597,7 +614,8 @@ class Attempt:
         """What the provider is asked for; `preserve` only knows what the client wrote."""
         if self.target.route_type == openai.PRESERVE or not self._operation.model:
             return self._requested
-        return self.model.name or self._requested
+        told = self._setup.model if self._setup else None
+        return self.model.name or told or self._requested
 
     @property
     def usage(self) -> Usage | None:

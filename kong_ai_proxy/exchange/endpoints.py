@@ -7,7 +7,7 @@ from kong_ai_proxy.exchange.errors import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_F
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.subpath import Subpath
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.openai import CHAT, PRESERVE, RESPONSES
+from kong_ai_proxy.formats.openai import CHAT, PRESERVE, REALTIME, RESPONSES
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 
 
@@ -50,7 +50,7 @@ def _endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint | None:
         own = provider.native(asked.native, call) if asked.client in provider.natives else None
         if own is not None:
             return own
-    if asked.route_type == NATIVE_ONLY:
+    if asked.route_type == NATIVE_ONLY or (asked.native and asked.route_type == REALTIME):
         return None
     if asked.route_type == PRESERVE:
         return Endpoint("")

@@ -68,12 +68,13 @@ class Plan:
         self._templates = {id(target): ModelTemplate(target.model) for target in config.targets}
         route_types: set[str] = {target.route_type for target in config.targets}
         operations = [openai.OPERATIONS[route_type] for route_type in route_types]
-        native = self._is_native  # its paths say what is asked for, with any method
+        self._is_websocket = all(operation.websocket for operation in operations)
+        # Its paths say what is asked for, with any method.
+        native = self._is_native and not self._is_websocket
         self._takes_json = native or any(operation.json for operation in operations)
         self._takes_form = not native and any(operation.form for operation in operations)
         self._takes_any = not native and all(operation.any_body for operation in operations)
         self._is_crud = native or all(operation.collections for operation in operations)
-        self._is_websocket = not native and all(operation.websocket for operation in operations)
         self._has_rules = _has_rules(config)
         self._form = _form_body(config)
         self.needs_response = any(map(self._needs_response, config.targets))
@@ -84,12 +85,14 @@ class Plan:
         of a request that fails into its error log, a key in the query with it."""
         self.reads_body = self._reads_body(route_types)
         """Whether a body, if there is one, is read whole. False also where that depends on it."""
-        self.uses_path = native or self._takes_any or any(op.collections for op in operations)
+        self.uses_path = (
+            self._is_native or self._takes_any or any(op.collections for op in operations)
+        )
         """Whether the client's path is needed: other route types have the provider's."""
         self.uses_route = any(op.collections for op in operations)
         """Whether the route's own path may be needed."""
         templates = self._templates.values()
-        self.uses_captures = native or any("uri_captures" in t.sources for t in templates)
+        self.uses_captures = self._is_native or any("uri_captures" in t.sources for t in templates)
         """Whether the named captures of the route's path are needed."""
 
     def _needs_response(self, target: Target) -> bool:
@@ -99,6 +102,9 @@ class Plan:
     def _converts(self, target: Target) -> bool:
         """Whether an answer may change its format. Where that depends on the model, it may."""
         provider = PROVIDERS[target.model.provider].find(target.model.options)
+        if self._is_native and self._is_websocket:  # its first message is looked at
+            own = target.model
+            return bool(own.name or own.model_alias or own.options.gemini.project_id)
         if self._is_native:
             return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
         if asked_as(provider, target.route_type) != target.route_type:
@@ -113,15 +119,18 @@ class Plan:
             return target.route_type in provider.codecs
         call = Call(target.route_type, target.model.name or "", target.model.options)
         try:
-            codec = provider.endpoint(call).codec
-            return codec is not None and codec is not asking.OPENAI_CODECS.get(target.route_type)
+            found = provider.endpoint(call)
         except FormatError:  # placeholders that only a request fills in
             return True
+        usual = asking.OPENAI_CODECS.get(target.route_type)
+        return found.flow is not None or (found.codec is not None and found.codec is not usual)
 
     def _reads_body(self, route_types: set[str]) -> bool:
+        if self._is_websocket:
+            return False
         if self._is_native:
             return True
-        if self._takes_form or self._is_websocket:
+        if self._takes_form:
             return False
         if self._takes_any:
             return self._has_rules
@@ -278,6 +287,8 @@ class Plan:
     def _native(self, request: ClientRequest, content: Content) -> Asked | None:
         if not self._is_native:
             return None
+        if self._is_websocket:
+            return asking.native_session(self.config.llm_format, request)
         body = content.value if isinstance(content, JsonObject) else {}
         return asking.in_native_format(self.config.llm_format, request, body)
 
@@ -338,11 +349,14 @@ def _form_body(config: Config) -> Body:
 def _flow(target: Target) -> Flow | None:
     """The flow that the target's route type is, or may be."""
     provider = PROVIDERS[target.model.provider].find(target.model.options)
-    if target.route_type in provider.flows_by_model and provider.endpoint is not None:
-        call = Call(target.route_type, target.model.name or "", target.model.options)
-        with contextlib.suppress(FormatError):  # placeholders that only a request fills in
-            return provider.endpoint(call).flow
-    return provider.flows.get(target.route_type)
+    if target.route_type in provider.flows:
+        return provider.flows[target.route_type]
+    if target.route_type not in provider.endpoints or provider.endpoint is None:
+        return None
+    call = Call(target.route_type, target.model.name or "", target.model.options)
+    with contextlib.suppress(FormatError):  # placeholders that only a request fills in
+        return provider.endpoint(call).flow
+    return None
 
 
 def _form_rules(config: Config) -> bool:

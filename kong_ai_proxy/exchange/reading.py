@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kong_ai_proxy.exchange.kept import KeptText
-from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
+from kong_ai_proxy.exchange.realtime_reading import LiveReading, RealtimeReading, SessionReading
 from kong_ai_proxy.exchange.stream_reading import StreamReading
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_members import MemberReader
@@ -98,9 +98,11 @@ def stream(
     )
 
 
-def realtime(*, keep: bool, count: bool = True) -> RealtimeReading:
-    """The reading of a WebSocket session. With neither `keep` nor `count` it looks at nothing."""
-    return RealtimeReading(keep=keep, count=count)
+def realtime(*, keep: bool, count: bool = True, is_live: bool = False) -> SessionReading:
+    """The reading of a WebSocket session, of Gemini Live or else of OpenAI's. With neither `keep`
+    nor `count` it looks at nothing."""
+    kind = LiveReading if is_live else RealtimeReading
+    return kind(keep=keep, count=count)
 
 
 class Unread:

@@ -72,6 +72,9 @@ class Endpoint(NamedTuple):
     own_query: Mapping[str, str | None] = _NOTHING
     """Parameters that neither a client nor the configured model's name is put in place of; None
     for one that does not go up. Where it is empty, a WebSocket gets the configured model."""
+    session_model: Callable[[str], str] | None = None
+    """Where the first message of a session names the model: how the provider calls one there. It
+    raises FormatError for what is no model's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

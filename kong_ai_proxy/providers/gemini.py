@@ -18,6 +18,7 @@ from kong_ai_proxy.providers import (
     gemini_batches,
     gemini_files,
     gemini_images,
+    gemini_live,
     gemini_videos,
     vertex_batches,
     vertex_files,
@@ -74,6 +75,8 @@ def _public_endpoint(call: Call) -> Endpoint:
 
 
 def _public_native(native: Native, call: Call) -> Endpoint | None:
+    if call.route_type == openai.REALTIME:
+        return gemini_live.public(native)
     model = call.model or native.model
     if native.operation in _PUBLIC_OPERATIONS and model:
         codec, change = _PUBLIC_OPERATIONS[native.operation], _NAMED_MODELS.get(native.operation)
@@ -164,6 +167,8 @@ def _mistral(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
 def _vertex_native(native: Native, call: Call) -> Endpoint | None:
     if native.format == "anthropic":
         return _claude_native(native, call)
+    if call.route_type == openai.REALTIME:
+        return gemini_live.vertex(native, call.options)
     model = call.model or native.model
     if native.operation in _VERTEX_OPERATIONS and model:
         codec, change = _VERTEX_OPERATIONS[native.operation], _NAMED_MODELS.get(native.operation)

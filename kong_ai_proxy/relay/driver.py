@@ -84,6 +84,7 @@ class Driver:
         self._outgoing: UpstreamRequest | None = None
         self._marker = report.marker(client)
         self._told = False
+        self._is_over = False  # a WebSocket that a side has closed
         self._taking = False  # a flow reads the client's body itself
 
     async def run(self) -> web.StreamResponse:
@@ -94,7 +95,8 @@ class Driver:
             self._failure = refused.message
             await self._refuse(refused)
         except asyncio.CancelledError:
-            self._failure = None if websocket.is_closed(self._down.response) else LEFT
+            if not self._is_over and not websocket.is_closed(self._down.response):
+                self._failure = LEFT
             raise
         except ConnectionError:  # seen while writing, before aiohttp has cancelled us
             self._failure = LEFT
@@ -366,12 +368,16 @@ class Driver:
         provider: aiohttp.ClientWebSocketResponse[bool],
     ) -> None:
         reading = attempt.open_realtime()
+        client = websocket.accepting(provider, outgoing)
+        bridge = websocket.Bridge(
+            client, provider, reading, self.timeouts.write, attempt.change_message
+        )
         try:
-            client = websocket.accepting(provider, outgoing)
             self._down.upgrade(client)
             await client.prepare(self._request)
-            self._failure = await websocket.bridge(client, provider, reading, self.timeouts.write)
+            await bridge.run()
         finally:
+            self._failure, self._is_over = bridge.failure, bridge.is_over
             await provider.close()
             self._down.drop()
 

@@ -36,6 +36,7 @@ _PASSED = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType
 _NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 """Codes that no close may have, or that mean nothing (RFC 6455 section 7.4.1)."""
 _LARGEST_CODE = 4999
+_GOOD_ENDS = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)  # 0: a close without a code
 
 # It warns of subprotocols that were not chosen, which may be a client's key.
 logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
@@ -86,42 +87,81 @@ def accepting(
     return client
 
 
-async def bridge(
-    client: web.WebSocketResponse[bool],
-    provider: aiohttp.ClientWebSocketResponse[bool],
-    reading: SessionReading | None,
-    write_seconds: float,
-    change: Change | None = None,
-) -> str | None:
-    """Pass messages both ways until either side closes; then close the other one with its code.
+class Bridge:
+    """Passes messages both ways until either side closes, then closes the other one with its code.
 
-    `change` is for what the client sends: where it raises FormatError, the client is closed with
-    1008 and the error's text, and the provider gets nothing of it. A side that takes nothing for
-    `write_seconds` is lost. Returns why it did not end well, or None.
+    A side that takes nothing for `write_seconds` is lost.
     """
-    up_seen, down_seen = (reading.feed_client, reading.feed_provider) if reading else (None, None)
-    up = asyncio.create_task(_pass(client, provider, _Watch(up_seen, change), write_seconds))
-    down = asyncio.create_task(_pass(provider, client, _Watch(down_seen), write_seconds))
-    try:
-        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-        ended, last = (up if up.done() else down).result()
-        if ended is client:
-            return await _close(client, provider, last, WSCloseCode.GOING_AWAY, "the client left")
-        return await _close(provider, client, last, BAD_GATEWAY, "the provider was lost")
-    except FormatError as error:  # what was the client's
-        await _closed(client, WSCloseCode.POLICY_VIOLATION, _reason(str(error)))
-        return str(error)
-    finally:  # also when the client has left, which cancels this
-        for task in (up, down):
-            task.cancel()
-        await asyncio.gather(up, down, return_exceptions=True)
-        await _closed(provider, WSCloseCode.GOING_AWAY)
+
+    def __init__(
+        self,
+        client: web.WebSocketResponse[bool],
+        provider: aiohttp.ClientWebSocketResponse[bool],
+        reading: SessionReading | None,
+        write_seconds: float,
+        change: Change | None = None,
+    ) -> None:
+        """`change` is for what the client sends: where it raises FormatError, the client is closed
+        with 1008 and the error's text, and the provider gets nothing of it."""
+        self.failure: str | None = None
+        """Why it did not end well."""
+        self.is_over = False
+        """Whether a side has ended it. The client may leave then, before `run` has returned."""
+        self._client = client
+        self._provider = provider
+        self._seconds = write_seconds
+        self._up = _Watch(reading.feed_client if reading else None, change)
+        self._down = _Watch(reading.feed_provider if reading else None)
+
+    async def run(self) -> None:
+        """Raises CancelledError when the client has left."""
+        client, provider, seconds = self._client, self._provider, self._seconds
+        up = asyncio.create_task(_pass(client, provider, self._up, seconds))
+        down = asyncio.create_task(_pass(provider, client, self._down, seconds))
+        try:
+            await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+            ended, last = (up if up.done() else down).result()
+            if ended is client:
+                await self._close(client, provider, last, WSCloseCode.GOING_AWAY, "the client left")
+            else:
+                await self._close(provider, client, last, BAD_GATEWAY, "the provider was lost")
+        except FormatError as error:  # what was the client's
+            self.is_over, self.failure = True, str(error)
+            await asyncio.gather(  # once it knows, the client leaves, which cancels this
+                _closed(client, WSCloseCode.POLICY_VIOLATION, _reason(self.failure)),
+                _closed(provider, WSCloseCode.GOING_AWAY),
+            )
+        finally:
+            for task in (up, down):
+                task.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+            await _closed(provider, WSCloseCode.GOING_AWAY)
+
+    async def _close(
+        self, ended: Any, other: Any, last: aiohttp.WSMessage | None, code: int, why: str
+    ) -> None:
+        """Close both sides after `last`, the message of the side that ended. `code` tells the other
+        one that it was lost."""
+        self.is_over, own = True, WSCloseCode.GOING_AWAY
+        if last is not None and last.type is WSMsgType.CLOSE:
+            if last.data not in _NEVER_SENT and last.data <= _LARGEST_CODE:
+                if ended is self._provider and last.data not in _GOOD_ENDS:
+                    self.failure = f"the provider closed with {last.data}: {last.extra}"
+                reason = (last.extra or "").encode()
+                await _closed(other, last.data, reason)
+                await _closed(ended, last.data, reason)
+                return
+            own, why = WSCloseCode.PROTOCOL_ERROR, f"WebSocket closed with {last.data}"
+        elif last is not None and last.type is WSMsgType.ERROR:  # aiohttp has closed it with a code
+            why = f"WebSocket closed with {ended.close_code}: {type(last.data).__name__}"
+        self.failure = why
+        await _closed(other, code)
+        await _closed(ended, own)
 
 
 def is_closed(response: web.StreamResponse | None) -> bool:
     """Whether this is a WebSocket that the client has closed as one should."""
-    ends = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)  # 0: a close without a code
-    return isinstance(response, web.WebSocketResponse) and response.close_code in ends
+    return isinstance(response, web.WebSocketResponse) and response.close_code in _GOOD_ENDS
 
 
 def _reason(text: str) -> bytes:
@@ -174,26 +214,6 @@ async def _send(sink: Any, message: aiohttp.WSMessage) -> None:
             await sink.ping(message.data)
         case _:
             await sink.pong(message.data)
-
-
-async def _close(
-    ended: Any, other: Any, last: aiohttp.WSMessage | None, code: int, why: str
-) -> str | None:
-    """Close both sides after `last`, the message of the side that ended. `code` tells the other
-    one that it was lost."""
-    own = WSCloseCode.GOING_AWAY
-    if last is not None and last.type is WSMsgType.CLOSE:
-        if last.data not in _NEVER_SENT and last.data <= _LARGEST_CODE:
-            reason = (last.extra or "").encode()
-            await _closed(other, last.data, reason)
-            await _closed(ended, last.data, reason)
-            return None
-        own, why = WSCloseCode.PROTOCOL_ERROR, f"WebSocket closed with {last.data}"
-    elif last is not None and last.type is WSMsgType.ERROR:  # aiohttp has closed it with a code
-        why = f"WebSocket closed with {ended.close_code}: {type(last.data).__name__}"
-    await _closed(other, code)
-    await _closed(ended, own)
-    return why
 
 
 async def _closed(socket: Any, code: int, reason: bytes = b"") -> None:

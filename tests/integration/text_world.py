@@ -333,7 +333,7 @@ async def world(gateway: GatewayFactory, request: pytest.FixtureRequest) -> Asyn
         upstreams = standins()
         for upstream in upstreams.values():
             await stack.enter_async_context(upstream)
-        token_url = await _token_endpoint(stack)
+        token_url = await token_endpoint(stack)
         running = await gateway(deck(request.module.FORMATS, upstreams, service_account(token_url)))
         yield World(running, upstreams)
 
@@ -391,7 +391,7 @@ def _paths(llm_format: str, backend: Backend) -> dict[str, str]:
 # ---- Google's tokens
 
 
-async def _token_endpoint(stack: AsyncExitStack) -> str:
+async def token_endpoint(stack: AsyncExitStack) -> str:
     """The URL of a server that gives out GOOGLE_TOKEN, as
     https://developers.google.com/identity/protocols/oauth2/service-account answers."""
 
