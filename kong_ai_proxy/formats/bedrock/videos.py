@@ -61,6 +61,18 @@ _NOVA_SIZE = (1280, 720)
 _SHOT = 6  # seconds
 _SHOTS = tuple(range(2 * _SHOT, 121, _SHOT))
 _MULTI_SHOT = "MULTI_SHOT_AUTOMATED"
+_CONFIG_NUMBERS = ("durationSeconds", "fps", "seed")
+
+
+def _config(value: object, where: str) -> Mapping[str, object]:
+    """See Reading; of a form it is made of texts."""
+    found = dict(an_object_or_its_text(value, where))
+    for name in _CONFIG_NUMBERS:
+        if name in found:
+            found[name] = whole_number(found[name], f"{where}.{name}")
+    return found
+
+
 _NOVA_KNOWN: Mapping[str, Reading] = {
     "fps": whole_number,
     "multiShotManualParams": an_object_or_its_text,
@@ -68,7 +80,7 @@ _NOVA_KNOWN: Mapping[str, Reading] = {
     "seed": whole_number,
     "taskType": a_text,
     "textToVideoParams": an_object_or_its_text,
-    "videoGenerationConfig": an_object_or_its_text,
+    "videoGenerationConfig": _config,
 }
 
 
@@ -78,7 +90,7 @@ def _nova(request: VideoRequest) -> Order:
     seconds = chosen_seconds(request, (_SHOT, *several), _SHOT)
     size = chosen_size(request, (_NOVA_SIZE,)) or _NOVA_SIZE
     settings, dropped = _settings(request, _NOVA_KNOWN)
-    config = {
+    config: dict[str, object] = {
         "durationSeconds": seconds,
         "fps": settings.pop("fps", 24),
         "dimension": size_text(size),
@@ -89,8 +101,10 @@ def _nova(request: VideoRequest) -> Order:
     for name in ("textToVideoParams", "multiShotAutomatedParams"):
         if name in task and name in settings:
             task[name] = _joined(task[name], settings.pop(name))
-    body = {**task, **settings, "videoGenerationConfig": _joined(config, own)}
-    return Order(body, seconds, size, dropped)
+    config = _joined(config, own)
+    made = config["durationSeconds"]
+    body = {**task, **settings, "videoGenerationConfig": config}
+    return Order(body, made if isinstance(made, int) else seconds, size, dropped)
 
 
 def _joined(ours: object, own: object) -> dict[str, object]:

@@ -25,7 +25,7 @@ _ID = re.compile(r"video_([A-Za-z0-9_-]{2,500})")
 _NAME = re.compile(r"[!-~]{1,375}")
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _SECONDS = re.compile(r"[1-9][0-9]{0,3}")
-_EXTRA = re.compile(r"extra_body\[([A-Za-z0-9_]{1,100})\]")
+_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]{1,100}\]){1,8})")
 _REFERENCE = "input_reference"
 _FILES = "a PNG, JPEG or WebP file"
 _MAX_LIMIT = 100
@@ -48,15 +48,32 @@ def parse_request(body: Mapping[str, object], parts: tuple[Part, ...] = ()) -> V
 
 
 def _members(body: Mapping[str, object]) -> dict[str, object]:
-    """What is said, under plain names: a form writes what is nested as `extra_body[fps]`."""
+    """What is said: a form writes what is nested as `parameters[seed]`, and what a client's library
+    does not know perhaps as `extra_body[fps]`."""
     said: dict[str, object] = {}
     for name, value in body.items():
-        extra = _EXTRA.fullmatch(name)
-        if extra and extra[1] in ("model", "prompt"):
-            raise FormatError(f"{name}: expected {extra[1]} on its own")
-        if value is not None:
-            said.setdefault(extra[1] if extra else name, value)
+        if value is None:
+            continue
+        path = _path(name)
+        if path[0] == "extra_body" and len(path) > 1:
+            path = path[1:]
+            if path[0] in ("model", "prompt"):
+                raise FormatError(f"{name}: expected {path[0]} on its own")
+        place = said
+        for each in path[:-1]:
+            inner = place.setdefault(each, {})
+            if not isinstance(inner, dict):
+                raise FormatError(f"{name}: {each} has a value of its own")
+            place = inner
+        if path[-1] in place:
+            raise FormatError(f"{name}: it occurs twice")
+        place[path[-1]] = value
     return said
+
+
+def _path(name: str) -> list[str]:
+    found = _NESTED.fullmatch(name)
+    return [found[1], *found[2][1:-1].split("][")] if found else [name]
 
 
 def _prompt(value: object) -> str:
@@ -110,13 +127,11 @@ def _picture(content: bytes) -> Picture:
 
 
 def _reference(said: dict[str, object]) -> Picture | None:
-    """An image that is referred to, in JSON or in a form's nested fields. What it is made of is
-    taken out."""
-    nested = {name: said.pop(f"{_REFERENCE}[{name}]", None) for name in ("file_id", "image_url")}
+    """An image that is referred to, which is taken out."""
     value = said.pop(_REFERENCE, None)
-    if value is None and not any(nested.values()):
+    if value is None:
         return None
-    reference = nested if value is None else _reference_object(value)
+    reference = _reference_object(value)
     if reference.get("file_id") is not None:
         raise FormatError(
             f"{_REFERENCE}.file_id: this provider knows no uploaded files; send the image as a "

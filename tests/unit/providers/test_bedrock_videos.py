@@ -89,6 +89,14 @@ def test_members_under_the_models_own_names_win() -> None:
     assert sent["videoGenerationConfig"]["durationSeconds"] == 6
 
 
+def test_members_of_a_form_are_what_the_model_takes() -> None:
+    said = {"videoGenerationConfig[seed]": "7", "videoGenerationConfig[durationSeconds]": "12"}
+    driven = start(**said)
+    config = driven.sent()["modelInput"]["videoGenerationConfig"]
+    assert config == {"durationSeconds": 12, "fps": 24, "dimension": "1280x720", "seed": 7}
+    assert checked(driven).seconds == "12"
+
+
 def test_luma_ray_is_started() -> None:
     driven = start(LUMA, seconds="9", size="540x960", loop="true")
     assert driven.sent()["modelInput"] == {

@@ -54,6 +54,11 @@ def test_a_reference_in_nested_fields_of_a_form() -> None:
     assert request.settings == {}
 
 
+def test_nested_fields_of_a_form() -> None:
+    fields = {"prompt": "x", "parameters[seed]": "7", "extra_body[parameters][fps]": "24"}
+    assert videos.parse_request(fields).settings == {"parameters": {"seed": "7", "fps": "24"}}
+
+
 def test_seconds_may_be_a_number() -> None:
     assert videos.parse_request({"prompt": "x", "seconds": 8}).seconds == 8
 
@@ -73,6 +78,8 @@ def test_seconds_may_be_a_number() -> None:
         ({"prompt": "x", "size": 720}, "size: "),
         ({"prompt": "x", "model": 1}, "model"),
         ({"prompt": "x", "extra_body[model]": "other"}, "expected model on its own"),
+        ({"prompt": "x", "a": "1", "a[b]": "2"}, r"a\[b\]: a has a value of its own"),
+        ({"prompt": "x", "a": "1", "extra_body[a]": "2"}, "it occurs twice"),
         ({"prompt": "x", "input_reference": {"file_id": "file-1"}}, "no uploaded files"),
         ({"prompt": "x", "input_reference": {}}, "image_url: expected a string"),
         ({"prompt": "x", "input_reference": 5}, "input_reference: expected an object"),
