@@ -84,11 +84,9 @@ def _create(wanted: Wanted, place: Bucket) -> Steps:
     key, kind = _input(new)
     role = _role(wanted.options, new.settings)
     about = yield from head(place, key, new.input_file_id)
-    model = wanted.model or about.headers.get(MODEL_HEADER, "")
+    model = wanted.model or _own_model(new) or about.headers.get(MODEL_HEADER, "")
     if not model:
-        raise FormatError(
-            "model: expected it in the request, its file's lines or the configuration"
-        )
+        raise FormatError("model: expected it in the request or its file, or a configured one")
     body = bedrock_batches.render_job(
         name=f"batch-{wanted.id}",
         token=wanted.id,
@@ -125,6 +123,11 @@ def _input(new: batches.NewBatch) -> tuple[str, str]:
     if new.endpoint != URLS[known.kind]:
         raise FormatError(f"endpoint: expected {URLS[known.kind]}, the url of the file's requests")
     return key, known.kind
+
+
+def _own_model(new: batches.NewBatch) -> str:
+    """The member that OpenAI has not: a file may be for a model that its lines do not name."""
+    return a_text(new.settings.get("model", ""), "model")
 
 
 def _role(options: ModelOptions, settings: Mapping[str, object]) -> str:

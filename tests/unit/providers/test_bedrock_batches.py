@@ -9,7 +9,7 @@ from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.bedrock_batches import BATCHES
 from kong_ai_proxy.providers.files import file_name
-from kong_ai_proxy.providers.flow import Reply
+from kong_ai_proxy.providers.flow import Passed, Reply
 from tests.flows import reply, run, wanted
 from tests.providers.s3_api import Stored
 from tests.providers.upstream import Turn
@@ -159,6 +159,45 @@ def test_without_a_configured_model_the_files_own_is_used() -> None:
     assert world.create()["model"] == MODEL
     (job,) = world.upstream.jobs.values()
     assert job.asked["modelId"] == MODEL
+
+
+def test_the_request_may_name_a_model_where_none_is_configured() -> None:
+    world = World(None)
+    assert world.create(model="us.amazon.nova-lite-v1:0")["model"] == "us.amazon.nova-lite-v1:0"
+    with pytest.raises(FormatError, match="model: expected a string"):
+        world.create(model=5)
+
+
+def test_without_any_model_there_is_no_batch() -> None:
+    world = World(None)
+    file = world.upload(BATCH, ("file", INPUT_OF_MODEL, "in.jsonl")).value
+    (key,) = world.upstream.objects
+    world.upstream.objects[key] = Stored(world.upstream.objects[key].content)
+    with pytest.raises(FormatError, match="model: expected it in the request or its file"):
+        world.batches("POST", body={**CREATE, "input_file_id": file["id"]})
+
+
+def test_output_is_the_same_cut_at_every_byte() -> None:
+    world = World()
+    told = world.create()["id"]
+    world.upstream.finish(told.removeprefix("batch_"), Turn(text="Grüße"))
+    output = world.batches("GET", told).value["output_file_id"]
+    data = world.upstream.objects["llm/batches/" + file_name(output)].content
+    whole = world.content(output)
+    for at in range(len(data)):
+        passed = world.files("GET", output, "content", now=1.0).result
+        assert isinstance(passed, Passed)
+        assert passed.filter
+        found = passed.filter.feed(data[:at]) + passed.filter.feed(data[at:])
+        assert _steady(found + passed.filter.end()) == _steady(whole)
+
+
+def _steady(data: bytes) -> list[object]:
+    """Without the ids and times that an answer gets here."""
+    lines = list(map(orjson.loads, data.splitlines()))
+    for each in lines:
+        each["response"]["body"] |= {"id": "", "created": 0}
+    return lines
 
 
 def test_a_role_may_come_with_the_request_where_none_is_configured() -> None:
