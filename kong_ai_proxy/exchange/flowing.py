@@ -129,6 +129,9 @@ class Flowing:
             yield from self._failed(ProviderError(str(error), status=BAD_REQUEST))
         except ProviderFailed as failed:
             yield from self._failed(failed.error)
+        except orjson.JSONEncodeError:  # deeper than it writes, though it has read it
+            error = ProviderError("the request body is nested too deeply", status=BAD_REQUEST)
+            yield from self._failed(error)
         else:
             if isinstance(step, Send):
                 yield NextCall(step)

@@ -109,7 +109,7 @@ class Plan:
             return provider.natives.isdisjoint({self.config.llm_format}) or bool(provider.endpoints)
         if asked_as(provider, target.route_type) != target.route_type:
             return True
-        if target.route_type in provider.flows or target.route_type in provider.flows_by_model:
+        if target.route_type in provider.flows:
             return True
         if target.route_type == openai.CHAT and (
             provider.answers_loosely or provider.tells_usage_unasked

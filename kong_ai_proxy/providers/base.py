@@ -100,8 +100,6 @@ class Provider:
     the client did not ask for it."""
     flows: Mapping[str, Flow] = field(default_factory=dict)
     """The route types that take several calls."""
-    flows_by_model: frozenset[str] = frozenset()
-    """The route types whose `endpoint` may be a flow."""
     endpoint: Callable[[Call], Endpoint] | None = None
     """In place of `paths`, for providers whose paths depend on the model. Called for the route
     types of `endpoints` only. Raises FormatError, for a model name that does not fit for one."""

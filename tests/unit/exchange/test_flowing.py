@@ -531,3 +531,19 @@ def test_a_poll_that_never_ends_is_a_504_after_nine_minutes() -> None:
         flows.run(Flow(endless), flows.wanted(), driven=driven)
     assert failed.value.error.status == 504
     assert driven.waited == 540
+
+
+async def test_members_that_are_nested_too_deeply_are_the_clients_error(
+    upstream: Any, as_flow: Any
+) -> None:
+    def echo(wanted: Wanted) -> Steps:
+        yield from asked(Send("POST", "/", body=orjson.dumps(dict(wanted.body))))
+        return Result({})
+
+    as_flow(echo)
+    found, url = upstream
+    body = b'{"prompt":"a cat","deep":' + b"[" * 300 + b"]" * 300 + b"}"
+    headers = {"content-type": "application/json"}
+    status, text, _ = await post(url, data=body, headers=headers)
+    assert (status, found.requests) == (400, [])
+    assert orjson.loads(text)["error"]["message"] == "the request body is nested too deeply"
