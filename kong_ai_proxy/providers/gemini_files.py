@@ -72,7 +72,7 @@ _MADE = re.compile(
     rf"(?:input-(?P<kind>{'|'.join(ROUTE_TYPES)})|(?P<purpose>[a-z]+(?:-[a-z]+)?))-[a-z0-9]{{20}}"
 )
 _PURPOSES = {purpose.replace("_", "-"): purpose for purpose in openai_files.PURPOSES}
-_MODEL = re.compile(r"(?P<filename>.*);model=(?P<model>[^;]{1,200})", re.DOTALL)
+_MODEL = re.compile(r"(?P<filename>.*);model=(?P<model>[^;]{0,200})", re.DOTALL)
 
 
 def _run(wanted: Wanted) -> Steps:
@@ -117,8 +117,15 @@ def input_kind(name: str) -> str:
 
 def model_of(stored: StoredFile) -> str:
     """The model that the lines of a batch's input ask for; "" where they tell none."""
-    found = _MODEL.fullmatch(stored.display_name)
-    return found["model"] if found else ""
+    return _named(stored)[1]
+
+
+def _named(stored: StoredFile) -> tuple[str, str]:
+    """The client's name of a file, and the model that its lines ask for."""
+    found = _MODEL.fullmatch(stored.display_name) if input_kind(stored.name) else None
+    if found is None:
+        return stored.display_name or stored.name, ""
+    return found["filename"], found["model"]
 
 
 def _new_name(upload: Upload, wanted: Wanted) -> str:
@@ -129,13 +136,13 @@ def _new_name(upload: Upload, wanted: Wanted) -> str:
 
 
 def _display_name(upload: Upload) -> str:
-    model = upload.batch.model if upload.batch else ""
-    named = f"{upload.filename};model={model}" if model else upload.filename
-    return named if _MODEL.fullmatch(named) or not model else upload.filename
+    if upload.batch is None:
+        return upload.filename
+    named = f"{upload.filename};model={upload.batch.model}"
+    return named if _MODEL.fullmatch(named) else f"{upload.filename};model="
 
 
 def _object(stored: StoredFile, kind: str = "") -> FileObject:
-    found = _MODEL.fullmatch(stored.display_name)
     made = _MADE.fullmatch(stored.name)
     purpose = _PURPOSES.get((made and made["purpose"]) or "", "user_data")
     if made and made["kind"]:
@@ -144,7 +151,7 @@ def _object(stored: StoredFile, kind: str = "") -> FileObject:
         id=output_id(kind, stored.name) if kind else file_id(stored.name),
         size=stored.size,
         created_at=stored.created_at,
-        filename=(found["filename"] if found else stored.display_name) or stored.name,
+        filename=_named(stored)[0],
         purpose="batch_output" if kind else purpose,
         expires_at=stored.expires_at,
         status=stored.status,

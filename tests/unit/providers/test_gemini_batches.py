@@ -9,6 +9,7 @@ import pytest
 from openai.types import Batch, FileObject
 
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.gemini import times
 from kong_ai_proxy.providers.files import file_id
 from kong_ai_proxy.providers.flow import ProviderFailed
 from kong_ai_proxy.providers.gemini_batches import BATCHES
@@ -73,6 +74,7 @@ def test_a_file_keeps_what_openai_says_of_it(world: World) -> None:
     told = world.upload(b"hello", "vision", filename="a;model=b.png").value
     again = world.ask("GET", f"/files/{told['id']}").value
     assert again["purpose"] == "vision"
+    assert again["filename"] == told["filename"] == "a;model=b.png"
     assert world.ask("GET", "/files").value["data"] == [again]
     assert world.ask("GET", "/files", query={"purpose": "batch"}).value["data"] == []
     assert world.ask("DELETE", f"/files/{told['id']}").value["deleted"] is True
@@ -256,6 +258,17 @@ def test_the_configured_model_wins_and_lines_may_leave_it_out(
         world.upload(INPUT)
 
 
+@pytest.mark.parametrize("model", ["x;y", "x" * 201])
+def test_an_odd_name_of_a_model_is_not_kept(
+    world: World, upstream: GeminiFiles, model: str
+) -> None:
+    told = world.upload(jsonl(line("a", asks("x", model=model))), filename="a;model=b.jsonl").value
+    assert told["filename"] == "a;model=b.jsonl"
+    asked = {"input_file_id": told["id"], "endpoint": CHAT, "completion_window": "24h"}
+    with pytest.raises(FormatError, match="model: expected it in the lines"):
+        world.ask("POST", "/batches", **asked)
+
+
 def test_a_batch_without_any_model_is_refused(world: World, upstream: GeminiFiles) -> None:
     file = world.upload(b'{"key": "a", "request": {}}', "user_data").value
     asked = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
@@ -332,6 +345,30 @@ def test_what_there_is_not_is_not_found(world: World, method: str, path: str) ->
     with pytest.raises(ProviderFailed, match="no such operation") as failed:
         world.ask(method, path)
     assert failed.value.error.status == 404
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("2026-08-20T18:37:24.123456789Z", 1787251044),
+        ("2026-08-20T20:37:24+02:00", 1787251044),
+        ("soon", None),
+        ("", None),
+        (7, None),
+        (None, None),
+        ("9999-12-31T23:59:59Z", 253402300799),
+    ],
+)
+def test_googles_times_are_read(value: object, found: int | None) -> None:
+    assert times.seconds({"at": value}, "at") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("7", 7), (7, 7), ("-1", -1), ("x", None), (True, None), (7.5, None), ("9" * 19, None)],
+)
+def test_googles_numbers_are_read(value: object, found: int | None) -> None:
+    assert times.number({"at": value}, "at") == found
 
 
 STATES = {
