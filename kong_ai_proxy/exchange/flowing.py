@@ -130,8 +130,8 @@ class Flowing:
         except ProviderFailed as failed:
             yield from self._failed(failed.error)
         except orjson.JSONEncodeError:  # deeper than it writes, though it has read it
-            error = ProviderError("the request body is nested too deeply", status=BAD_REQUEST)
-            yield from self._failed(error)
+            nested = "the request body is nested too deeply"
+            yield from self._failed(ProviderError(nested, status=BAD_REQUEST))
         else:
             if isinstance(step, Send):
                 yield NextCall(step)
