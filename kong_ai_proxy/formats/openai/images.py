@@ -358,9 +358,10 @@ def _usage(usage: Usage) -> dict[str, object]:
 
 
 def _kinds(details: Mapping[str, int], total: int, most: str) -> dict[str, int]:
-    """Tokens of text and of images; where nobody told how many of the kind `most` there are, all
-    but the others."""
+    """Tokens of text and of images; where nobody told how many of a kind there are, all but the
+    others, those of the kind `most` first."""
     kinds = {name: details.get(name, 0) for name in ("image_tokens", "text_tokens")}
-    if most not in details:
-        kinds[most] = max(total - sum(kinds.values()), 0)
+    untold = [name for name in kinds if name not in details]
+    if untold:
+        kinds[most if most in untold else untold[0]] += max(total - sum(kinds.values()), 0)
     return kinds

@@ -327,6 +327,12 @@ def test_usage_with_kinds_of_output() -> None:
     assert answer["usage"]["output_tokens_details"] == {"image_tokens": 41, "text_tokens": 9}
 
 
+def test_tokens_that_nobody_counted_are_of_the_other_kind() -> None:
+    used = Usage(completion_tokens=50, completion_details={"image_tokens": 41})
+    answer = rendered(Image(base64=B64), usage=used)
+    assert answer["usage"]["output_tokens_details"] == {"image_tokens": 41, "text_tokens": 9}
+
+
 def test_media_types_of_first_bytes() -> None:
     assert [media_type_of(each) for each in (PNG, JPEG, WEBP, GIF, b"")] == [
         "image/png",
