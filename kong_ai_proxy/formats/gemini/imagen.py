@@ -155,7 +155,7 @@ def answer(value: object) -> ImagesAnswer | ProviderError:
         return ImagesAnswer(images=images)
     reasons = [text_of(each, "raiFilteredReason") for each in predictions]
     told = next((reason for reason in reasons if reason), "")
-    return blocked("all images were filtered out", told, "RAI_FILTERED")
+    return blocked("all images were filtered out", told)
 
 
 def _image(prediction: Mapping[str, object]) -> Iterator[Image]:

@@ -27,6 +27,7 @@ Api = Literal["gemini", "vertex"]
 
 BLOCKED = "moderation_blocked"
 """OpenAI's code for what its own models refuse to make."""
+_USERS = "image_generation_user_error"
 
 _Object = Mapping[str, object]
 
@@ -68,7 +69,7 @@ _PASSED = frozenset(
 )
 _OUTPUT_TYPES = {"png": PNG, "jpeg": JPEG}
 _COMPRESSION = "output_compression"
-_UNFINISHED = frozenset({"", "FINISH_REASON_UNSPECIFIED", "STOP"})
+_UNTOLD = frozenset({"", "FINISH_REASON_UNSPECIFIED", "STOP"})
 _BAD_REQUEST = 400
 _BAD_GATEWAY = 502
 
@@ -196,15 +197,15 @@ def _no_image(value: _Object, candidates: list[_Object]) -> ProviderError:
     reason = text_of(feedback, "blockReason")
     if reason:
         told = text_of(feedback, "blockReasonMessage")
-        return blocked(f"the prompt was blocked: {reason}", told, reason)
+        return blocked(f"the prompt was blocked: {reason}", told)
     if not candidates:
         return unusable("it has neither candidates nor a reason why")
     first = candidates[0]
     reason = text_of(first, "finishReason")
     told = text_of(first, "finishMessage") or _said(first)
-    if reason in _UNFINISHED:
-        return blocked("the model made no image", told, reason)
-    return blocked(f"the model made no image: {reason}", told, reason)
+    if reason in _UNTOLD:
+        return blocked("the model made no image", told)
+    return blocked(f"the model made no image: {reason}", told)
 
 
 def _said(candidate: _Object) -> str:
@@ -212,10 +213,11 @@ def _said(candidate: _Object) -> str:
     return "".join(text_of(part, "text") for part in parts if not part.get("thought"))[:2000]
 
 
-def blocked(what: str, told: str, reason: str) -> ProviderError:
-    """For an image that the provider does not make, in its own words where it has any."""
+def blocked(what: str, told: str) -> ProviderError:
+    """For an image that the provider does not make, in its own words where it has any and with
+    the kind and code that OpenAI has for it."""
     message = f"{what}: {told}" if told else what
-    return ProviderError(message, type=reason, status=_BAD_REQUEST, code=BLOCKED)
+    return ProviderError(message, type=_USERS, status=_BAD_REQUEST, code=BLOCKED)
 
 
 def unusable(why: str) -> ProviderError:
