@@ -15,6 +15,7 @@ from kong_ai_proxy.formats import huggingface, openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.base import Call, Endpoint, Native, Provider
+from kong_ai_proxy.providers.huggingface_videos import VIDEOS
 from kong_ai_proxy.providers.openai_messages import renamed
 
 _CHAT_PATH = "/v1/chat/completions"
@@ -40,6 +41,11 @@ def _embed(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
 
 
 def _endpoint(call: Call) -> Endpoint:
+    if call.route_type == openai.VIDEOS:
+        own = call.options.upstream_url or call.options.upstream_path
+        # The router has no API of OpenAI's for videos; servers that one runs oneself may have it,
+        # at the path that Kong's reference has.
+        return Endpoint("/v1/videos") if own else Endpoint("", flow=VIDEOS)
     path = f"/hf-inference/models/{_model(call.model)}/pipeline/feature-extraction"
     return Endpoint(path, huggingface.EMBED, change=_embed)
 
@@ -91,7 +97,7 @@ HUGGINGFACE = Provider(
     paths={openai.CHAT: _CHAT_PATH},
     changes={openai.CHAT: _chat},
     endpoint=_endpoint,
-    endpoints=frozenset({openai.EMBEDDINGS}),
+    endpoints=frozenset({openai.EMBEDDINGS, openai.VIDEOS}),
     native=_native,
     natives=frozenset({"huggingface"}),
     headers=_headers,

@@ -33,7 +33,7 @@ def test_chat_speaks_openais_format_at_the_router() -> None:
     assert HUGGINGFACE.base(ModelOptions()) == "https://router.huggingface.co:443"
     assert HUGGINGFACE.paths[openai.CHAT] == "/v1/chat/completions"
     assert HUGGINGFACE.codecs == {}
-    assert HUGGINGFACE.route_types == {openai.CHAT, openai.EMBEDDINGS}
+    assert HUGGINGFACE.route_types == {openai.CHAT, openai.EMBEDDINGS, openai.VIDEOS}
 
 
 @pytest.mark.parametrize(
