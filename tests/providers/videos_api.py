@@ -45,10 +45,18 @@ FILTERED: Final = "Veo could not generate 1 videos. Support codes: 42237218"
 class Jobs:
     """The jobs of a stand-in, and how many polls each has had."""
 
+    polls: int
+    refusal: str
+    kept: dict[str, Json]
+
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """No jobs, and none that fail."""
         self.polls = 1
         self.refusal = ""
-        self.kept: dict[str, Json] = {}
+        self.kept = {}
         self._polled: dict[str, int] = {}
 
     def add(self, name: str, job: Json) -> None:
