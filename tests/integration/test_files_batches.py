@@ -210,7 +210,7 @@ async def test_a_file_that_is_none(client: AsyncOpenAI, told: str) -> None:
 async def test_a_large_file_goes_up_in_parts_and_comes_down(
     bedrock: AsyncOpenAI, world: World
 ) -> None:
-    content = bytes(range(251)) * 50_000  # 12.5 MB
+    content = bytes(range(251)) * 42_000  # 10.5 MB
     made = await bedrock.files.create(file=("big.bin", content), purpose="user_data")
     assert made.bytes == len(content)
     assert world.aws.operations.count("UploadPart") == 3
@@ -221,7 +221,7 @@ async def test_a_large_file_goes_up_in_parts_and_comes_down(
 async def test_a_large_batch_is_converted_while_it_passes(
     bedrock: AsyncOpenAI, world: World
 ) -> None:
-    content = b"".join(line(f"r{n}", "x" * 20_000) for n in range(400))  # 8 MB
+    content = b"".join(line(f"r{n}", "x" * 20_000) for n in range(300))  # 6 MB
     made = await bedrock.files.create(file=("in.jsonl", content), purpose="batch")
     assert world.aws.operations.count("UploadPart") == 2
     await bedrock.batches.create(
@@ -232,7 +232,7 @@ async def test_a_large_batch_is_converted_while_it_passes(
     (batch,) = (await bedrock.batches.list()).data
     output = await bedrock.files.content(batch.output_file_id or "")
     answers = [json.loads(each) for each in output.text.splitlines()]
-    assert len(answers) == 400
+    assert len(answers) == 300
     assert all(each["response"]["status_code"] == 200 for each in answers)
 
 
@@ -277,8 +277,8 @@ async def test_a_bad_file_is_a_400(world: World, name: str, content: bytes, text
 async def test_a_bad_line_late_in_a_large_file_leaves_nothing_behind(
     bedrock: AsyncOpenAI, world: World
 ) -> None:
-    content = b"".join(line(f"r{n}", "x" * 20_000) for n in range(400)) + b"{"
-    with pytest.raises(openai.BadRequestError, match="line 401: expected a JSON object"):
+    content = b"".join(line(f"r{n}", "x" * 20_000) for n in range(300)) + b"{"
+    with pytest.raises(openai.BadRequestError, match="line 301: expected a JSON object"):
         await bedrock.files.create(file=("in.jsonl", content), purpose="batch")
     assert world.aws.operations[-1] == "AbortMultipartUpload"
     assert world.aws.objects == {}
