@@ -15,10 +15,10 @@ _NATIVE: Mapping[str, ProviderCodec | None] = {
     "v1/chat": None,
     "v1/embed": None,
     "v1/generate": cohere.GENERATE,
-    "v1/rerank": None,
+    "v1/rerank": cohere.RERANK,
     "v2/chat": cohere.CHAT,
     "v2/embed": cohere.EMBED,
-    "v2/rerank": None,
+    "v2/rerank": cohere.RERANK,
 }
 _CURRENT = {"chat": "v2", "embed": "v2", "generate": "v1", "rerank": "v2"}
 """The version of a path that names none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal, Required
+from typing import Annotated, Any, ClassVar, Final, Literal, Required
 
 import orjson
 from anthropic._constants import ANTHROPIC_API_VERSION
@@ -28,6 +28,7 @@ from tests.providers.upstream import (
     Recorded,
     RefusedError,
     Reply,
+    Routes,
     Turn,
     Upstream,
     json_pieces,
@@ -129,7 +130,7 @@ class Bedrock(Upstream):
     given here; a bearer key is accepted too."""
 
     name = "bedrock"
-    ROUTES = (
+    ROUTES: ClassVar[Routes] = (
         (route("POST", "/model/{modelId}/converse"), "converse"),
         (route("POST", "/model/{modelId}/converse-stream"), "converse_stream"),
         (route("POST", "/model/{modelId}/invoke"), "invoke"),

@@ -65,6 +65,7 @@ _CHAT: Final = _of(V2Client.chat, stream=_STREAM)
 _CHAT_STREAM: Final = _of(V2Client.chat_stream, stream=_STREAMED)
 _EMBED: Final = _of(V2Client.embed)
 _RERANK: Final = _of(V2Client.rerank)
+_RERANK_V1: Final = _of(BaseCohere.rerank)
 _GENERATE: Final = _of(BaseCohere.generate, stream=_STREAM)
 _GENERATE_STREAM: Final = _of(BaseCohere.generate_stream, stream=_STREAMED)
 
@@ -77,6 +78,7 @@ class Cohere(Upstream):
         (route("POST", "/v2/chat"), "chat"),
         (route("POST", "/v2/embed"), "embed"),
         (route("POST", "/v2/rerank"), "rerank"),
+        (route("POST", "/v1/rerank"), "rerank_v1"),
         (route("POST", "/v1/generate"), "generate"),
     )
 
@@ -128,11 +130,13 @@ class Cohere(Upstream):
         """POST /v2/rerank; the order is that of the documents."""
         body = parsed(request.body)
         _RERANK.check(body)
-        count = min(body.get("top_n") or len(body["documents"]), len(body["documents"]))
-        results = [{"index": at, "relevance_score": 0.9 / (at + 1)} for at in range(count)]
-        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1.0}}
-        answer = {"id": "stand-in", "results": results, "meta": meta}
-        return json_reply(made(V2RerankResponse, answer))
+        return json_reply(made(V2RerankResponse, _ranked(body, "2")))
+
+    def rerank_v1(self, request: Recorded, turn: Turn) -> Reply:
+        """POST /v1/rerank"""
+        body = parsed(request.body)
+        _RERANK_V1.check(body)
+        return json_reply(made(cohere.RerankResponse, _ranked(body, "1")))
 
     def generate(self, request: Recorded, turn: Turn) -> Reply:
         """POST /v1/generate; streamed as lines of JSON.
@@ -302,3 +306,10 @@ def _generate_events(turn: Turn, body: Json) -> Iterator[Json]:
         "finish_reason": reason,
         "response": response,
     }
+
+
+def _ranked(body: Json, version: str) -> Json:
+    count = min(body.get("top_n") or len(body["documents"]), len(body["documents"]))
+    results = [{"index": at, "relevance_score": 0.9 / (at + 1)} for at in range(count)]
+    meta = {"api_version": {"version": version}, "billed_units": {"search_units": 1.0}}
+    return {"id": "stand-in", "results": results, "meta": meta}

@@ -37,9 +37,9 @@ def test_it_supports_text_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("operation", "path", "codec"),
     [
-        ("rerank", "/v2/rerank", None),
-        ("v1/rerank", "/v1/rerank", None),
-        ("v2/rerank", "/v2/rerank", None),
+        ("rerank", "/v2/rerank", cohere.RERANK),
+        ("v1/rerank", "/v1/rerank", cohere.RERANK),
+        ("v2/rerank", "/v2/rerank", cohere.RERANK),
         ("v1/chat", "/v1/chat", None),
         ("v2/chat", "/v2/chat", cohere.CHAT),
         ("chat", "/v2/chat", cohere.CHAT),
