@@ -162,7 +162,7 @@ class GeminiLive:
     def _checked(self, data: str | bytes) -> Json:
         try:
             message: Json = orjson.loads(data)
-            found = types.LiveClientMessage.model_validate(message)
+            found = types.LiveClientMessage.model_validate(_known(message))
         except (orjson.JSONDecodeError, pydantic.ValidationError) as error:
             raise _Close(1007, f"Request contains an invalid argument. {error}"[:120]) from None
         if len(found.model_fields_set) != 1:
@@ -219,6 +219,16 @@ class GeminiLive:
         told = _live_converters._LiveServerMessage_from_vertex(message) if self._vertex else message
         types.LiveServerMessage.model_validate(told)
         await session.socket.send_bytes(orjson.dumps(message))
+
+
+def _known(message: Json) -> Json:
+    """The message without what Google's type of a setup lacks, though its client sends it."""
+    setup = message.get("setup")
+    if not isinstance(setup, dict) or "realtimeInputConfig" not in setup:
+        return message
+    types.RealtimeInputConfig.model_validate(setup["realtimeInputConfig"])
+    rest = {name: value for name, value in setup.items() if name != "realtimeInputConfig"}
+    return {**message, "setup": rest}
 
 
 def _sound() -> Json:

@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from kong_ai_proxy.exchange.kept import MAX_PAYLOAD
-from kong_ai_proxy.exchange.reading import realtime
-from kong_ai_proxy.exchange.realtime_reading import RealtimeReading
+from kong_ai_proxy.exchange.realtime_reading import LiveReading, RealtimeReading
 
 USAGE = {
     "total_tokens": 20,
@@ -35,7 +34,7 @@ def done(**members: Any) -> str:
 
 
 def session(keep: bool = False, count: bool = True) -> RealtimeReading:
-    return realtime(keep=keep, count=count)
+    return RealtimeReading(keep=keep, count=count)
 
 
 def test_usage_is_added_up_over_the_session() -> None:
@@ -130,4 +129,150 @@ def test_nothing_is_looked_at_unasked() -> None:
     reading = session(count=False)
     reading.feed_client("{}")
     reading.feed_provider(done())
+    assert (reading.usage, reading.payload(), reading.request_payload()) == (None, None, None)
+
+
+# ---- transcriptions
+
+# source: https://platform.openai.com/docs/api-reference/realtime-server-events (conversation.item.
+# input_audio_transcription.completed)
+TRANSCRIBED = message(
+    "conversation.item.input_audio_transcription.completed",
+    item_id="item_1",
+    content_index=0,
+    transcript="Hey, can you hear me?",
+    usage={
+        "type": "tokens",
+        "total_tokens": 22,
+        "input_tokens": 13,
+        "input_token_details": {"text_tokens": 0, "audio_tokens": 13},
+        "output_tokens": 9,
+    },
+)
+TRANSCRIBER = {"transcription": {"model": "gpt-4o-transcribe"}}
+TRANSCRIPTIONS = {
+    "today": message(
+        "session.created", session={"type": "transcription", "audio": {"input": TRANSCRIBER}}
+    ),
+    "beta": message(
+        "transcription_session.created",
+        session={"input_audio_transcription": TRANSCRIBER["transcription"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("which", TRANSCRIPTIONS)
+def test_a_session_for_transcriptions_has_used_what_they_have(which: str) -> None:
+    reading = session(keep=True)
+    reading.feed_provider(TRANSCRIPTIONS[which])
+    for _ in range(2):
+        reading.feed_provider(TRANSCRIBED)
+    assert reading.model == "gpt-4o-transcribe"
+    assert reading.usage is not None
+    assert (reading.usage.prompt_tokens, reading.usage.completion_tokens) == (26, 18)
+    assert reading.usage.prompt_details == {"text_tokens": 0, "audio_tokens": 26}
+    assert reading.payload() == f"{TRANSCRIBED}\n{TRANSCRIBED}\n"
+
+
+def test_what_a_second_model_transcribes_beside_a_conversation_is_not_the_sessions() -> None:
+    reading = session()
+    own = {"type": "realtime", "model": "gpt-realtime", "audio": {"input": TRANSCRIBER}}
+    reading.feed_provider(message("session.created", session=own))
+    reading.feed_provider(TRANSCRIBED)
+    assert (reading.usage, reading.model) == (None, "gpt-realtime")
+    reading.feed_provider(done())
+    assert reading.usage is not None
+    assert reading.usage.total_tokens == 20
+
+
+def test_a_transcription_that_is_billed_by_its_length_has_no_tokens() -> None:
+    reading = session()
+    reading.feed_provider(TRANSCRIPTIONS["today"])
+    reading.feed_provider(TRANSCRIBED.replace('"type":"tokens"', '"type":"duration"'))
+    by_length = {"type": "duration", "seconds": 3.2}
+    kind = "conversation.item.input_audio_transcription.completed"
+    reading.feed_provider(message(kind, usage=by_length))
+    assert reading.usage is not None
+    assert reading.usage.total_tokens == 22
+
+
+def test_events_in_binary_frames_count_too() -> None:
+    reading = session()
+    reading.feed_provider(done().encode())
+    assert reading.usage is not None
+    assert reading.usage.total_tokens == 20
+
+
+# ---- Gemini Live
+
+
+def live(keep: bool = False, count: bool = True) -> LiveReading:
+    return LiveReading(keep=keep, count=count)
+
+
+def told(**members: Any) -> bytes:
+    return orjson.dumps(members)
+
+
+def turn(prompt: int, response: int) -> bytes:
+    used = {
+        "promptTokenCount": prompt,
+        "responseTokenCount": response,
+        "totalTokenCount": prompt + response,
+    }
+    return told(serverContent={"turnComplete": True}, usageMetadata=used)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_turns_of_gemini_live_are_added_up(binary: bool) -> None:
+    reading = live()
+    # source: three turns of gemini-3.1-flash-live-preview, as somebody has seen them:
+    # https://github.com/pydantic/pydantic-ai/pull/7269
+    for prompt, response in ((143, 19), (181, 24), (224, 24)):
+        message = turn(prompt, response)
+        reading.feed_provider(message if binary else message.decode())
+    assert reading.usage is not None
+    assert (reading.usage.prompt_tokens, reading.usage.completion_tokens) == (548, 67)
+    assert reading.usage.total_tokens == 615
+    assert (reading.model, reading.error) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xff",
+        b'"usageMetadata"',
+        b'{"usageMetadata"',
+        b'["usageMetadata"]',
+        b'{"usageMetadata":7}',
+        b'{"serverContent":{"usageMetadata":{"promptTokenCount":1}}}',
+        b'{"x":"\\"usageMetadata\\""}',
+        '{"usageMetadata":',
+    ],
+)
+def test_what_tells_no_usage_counts_nothing(message: bytes | str) -> None:
+    reading = live(keep=True)
+    reading.feed_provider(message)
+    assert reading.usage is None
+
+
+def test_messages_of_gemini_live_are_kept_without_sound_and_handles() -> None:
+    reading = live(keep=True)
+    blob = {"mimeType": "audio/pcm", "data": "UklGR" * 100}
+    hello = told(clientContent={"turns": [{"parts": [{"text": "hi"}]}]})
+    reading.feed_client(told(realtime_input={"audio": blob}).decode())
+    reading.feed_client(hello)
+    said = told(serverContent={"modelTurn": {"parts": [{"text": "Hello, 東京"}]}})
+    reading.feed_provider(told(serverContent={"modelTurn": {"parts": [{"inlineData": blob}]}}))
+    reading.feed_provider(told(sessionResumptionUpdate={"newHandle": "secret"}))
+    reading.feed_provider(said)
+    assert reading.request_payload() == hello.decode() + "\n"
+    assert reading.payload() == said.decode() + "\n"
+
+
+def test_nothing_of_gemini_live_is_looked_at_unasked() -> None:
+    reading = live(count=False)
+    reading.feed_client("{}")
+    reading.feed_provider(turn(1, 1))
     assert (reading.usage, reading.payload(), reading.request_payload()) == (None, None, None)

@@ -148,11 +148,13 @@ PATHS = {"llm/v1/chat": "/v1/chat/completions", FILES: "/v1/files", REALTIME: "/
 
 @contextlib.asynccontextmanager
 async def provided(
-    script: Script, route_type: str = "llm/v1/chat", /, **timeouts: int
+    script: Script, route_type: str = "llm/v1/chat", /, *, logged: bool = False, **timeouts: int
 ) -> AsyncIterator[tuple[Upstream, RunningRelay]]:
-    """A provider and a relay that has it as its only target; timeouts in milliseconds."""
+    """A provider and a relay that has it as its only target; timeouts in milliseconds. `logged`:
+    what becomes of a request is told in the log."""
+    logging = {"logging": {"log_statistics": True}} if logged else {}
     async with Upstream(script) as upstream:
-        own = target(upstream.url(PATHS[route_type]), route_type)
+        own = target(upstream.url(PATHS[route_type]), route_type, **logging)
         found = {"targets": [own], "balancer": timeouts, "max_request_body_size": 0}
         async with running(found, "ai-proxy-advanced") as relay:
             yield upstream, relay

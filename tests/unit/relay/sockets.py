@@ -100,12 +100,20 @@ async def echo(connection: Connection) -> None:
 
 @contextlib.asynccontextmanager
 async def open_session(
-    talk: Session, headers: str = "", offered: str = "", **timeouts: int
+    talk: Session,
+    headers: str = "",
+    offered: str = "",
+    *,
+    logged: bool = False,
+    **timeouts: int,
 ) -> AsyncIterator[tuple[Upstream, RunningRelay, Client]]:
     """A session through the relay, both handshakes done."""
     own = {**HANDSHAKE, **({"sec-websocket-protocol": offered} if offered else {})}
     async with (
-        provided(session(talk, headers), REALTIME, **timeouts) as (upstream, relay),
+        provided(session(talk, headers), REALTIME, logged=logged, **timeouts) as (
+            upstream,
+            relay,
+        ),
         client(relay) as one,
     ):
         await one.send(one.head("GET", TARGET, own))

@@ -131,7 +131,12 @@ async def test_googles_client_talks_by_text_by_sound_and_by_tools(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     tool = {"function_declarations": [{"name": "get_weather"}]}
-    config = {"response_modalities": ["AUDIO"], "tools": [tool], "system_instruction": "Be kind."}
+    config = {
+        "response_modalities": ["AUDIO"],
+        "tools": [tool],
+        "system_instruction": "Be kind.",
+        "realtime_input_config": {"automatic_activity_detection": {"disabled": True}},
+    }
     with caplog.at_level(logging.INFO, "kong_ai_proxy.outcome"):
         async with (
             relayed({"name": MODEL, "model_alias": "fast"}, **LOGGED) as (google, relay),

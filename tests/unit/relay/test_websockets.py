@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tracemalloc
 from collections.abc import Awaitable, Callable
 
+import psutil
 import pytest
 
 from kong_ai_proxy.relay import websocket
@@ -65,11 +67,16 @@ async def test_the_subprotocol_is_the_providers_choice(chosen: str, expected: st
     assert (status, headers.get("sec-websocket-protocol")) == (101, expected)
 
 
-@pytest.mark.parametrize("size", [2, 100_000])
-async def test_a_refusal_of_the_provider_reaches_the_client(size: int) -> None:
+REFUSALS = ("401 Unauthorized", "403 Forbidden", "404 Not Found", "429 Too Many Requests")
+
+
+@pytest.mark.parametrize(
+    ("status", "size"), [*((each, 2) for each in REFUSALS), (REFUSALS[3], 10**5)]
+)
+async def test_a_refusal_of_the_provider_reaches_the_client(status: str, size: int) -> None:
     body = b'{"error":"' + b"x" * size + b'"}'
     headers = "Content-Type: application/json\r\nRetry-After: 3\r\nSet-Cookie: a=b\r\n"
-    raw = answer(body, "429 Too Many Requests", headers)
+    raw = answer(body, status, headers)
 
     async def script(connection: Connection) -> None:
         await connection.request()
@@ -80,7 +87,7 @@ async def test_a_refusal_of_the_provider_reaches_the_client(size: int) -> None:
     async with provided(script, REALTIME) as (_, relay), client(relay) as one:
         await one.send(one.head("GET", TARGET, HANDSHAKE))
         found = await one.answer()
-    assert (found.status, found.body, found.complete) == (429, body, True)
+    assert (found.status, found.body, found.complete) == (int(status[:3]), body, True)
     assert found.headers["retry-after"] == "3"
     assert "set-cookie" not in found.headers
 
@@ -246,31 +253,40 @@ async def test_pings_and_pongs_of_the_provider_reach_the_client(opcode: int) -> 
         assert await read_frame(one.reader) == Frame(opcode, b"beat")
 
 
-async def test_many_messages_both_ways() -> None:
-    count = 10_000
+async def test_many_messages_both_ways_in_memory_that_does_not_grow() -> None:
+    count, warm, filling = 10_000, 2_000, b"x" * 4000
+    process = psutil.Process()
 
     async def talk(connection: Connection) -> None:
-        async def read() -> list[bytes]:
-            return [(await read_frame(connection.reader)).payload for _ in range(count)]
+        async def read() -> None:
+            for number in range(count):
+                got = await read_frame(connection.reader)
+                assert got.payload == b"up %d %b" % (number, filling)
 
         reading = asyncio.create_task(read())
         for number in range(count):
-            await connection.send(frame(TEXT, b"down %d" % number))
-        assert await reading == [b"up %d" % number for number in range(count)]
+            await connection.send(frame(TEXT, b"down %d %b" % (number, filling)))
+        await reading
         await connection.send(frame(TEXT, b"all there"))
         await echo(connection)
 
-    async with open_session(talk) as (_, _relay, one):
+    async with open_session(talk, logged=True) as (_, _relay, one):
 
         async def send() -> None:
             for number in range(count):
-                await one.send(frame(TEXT, b"up %d" % number, masked=True))
+                await one.send(frame(TEXT, b"up %d %b" % (number, filling), masked=True))
 
+        before = 0
         sending = asyncio.create_task(send())
         for number in range(count):
-            assert (await read_frame(one.reader)).payload == b"down %d" % number
+            got = await read_frame(one.reader)
+            assert got.payload == b"down %d %b" % (number, filling)
+            if number == warm:
+                before = process.memory_info().rss
         await sending
         assert (await read_frame(one.reader)).payload == b"all there"
+        # All that passed in the meantime are 64 MB.
+        assert process.memory_info().rss < before + (16 << 20)
 
 
 # ---- closing
@@ -315,20 +331,47 @@ async def test_the_providers_close_reaches_the_client(code: int, reason: bytes) 
     assert (answers[0].opcode, answers[0].code) == (CLOSE, code)
 
 
-async def test_a_session_that_the_client_closes_has_not_failed(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def talk(connection: Connection) -> None:
-        found = await read_frame(connection.reader)
-        await connection.send(frame(CLOSE, found.payload))
+ENDS = {
+    "the client closes": (closing(1000, masked=True), b"", None),
+    "the client closes with a code of its own": (closing(4000, b"x", masked=True), b"", None),
+    "the client closes without a status": (frame(CLOSE, masked=True), b"", None),
+    "the provider closes": (b"", closing(1000), None),
+    "the provider goes away": (b"", closing(1001, b"restart"), None),
+    "the provider fails": (b"", closing(1011, b"oops"), "the provider closed with 1011: oops"),
+    "the provider is lost": (b"", b"lost", "the provider was lost"),
+    "the provider breaks the protocol": (
+        b"",
+        frame(CONTINUATION),
+        "WebSocket closed with 1002: WebSocketError",
+    ),
+    "the provider's code is none": (b"", closing(1006), "WebSocket closed with 1006"),
+}
 
-    with caplog.at_level("INFO", "kong_ai_proxy.outcome"):
-        async with open_session(talk) as (_, relay, one):
-            await one.send(closing(1000, b"", masked=True))
-            await read_frame(one.reader)
-            one.writer.close()  # as clients do, without waiting for anything
-            await relay.settled()
-    assert "failure" not in caplog.text
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_why_a_session_ended_is_told_though_the_client_leaves_at_once(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    up, down, expected = ENDS[how]
+
+    async def talk(connection: Connection) -> None:
+        if down and down != b"lost":
+            await connection.send(down)
+        if down != b"lost":
+            found = await read_frame(connection.reader)
+            await connection.send(frame(CLOSE, found.payload))
+
+    caplog.set_level("INFO", "kong_ai_proxy.outcome")
+    async with open_session(talk, logged=True) as (_, relay, one):
+        if up:
+            await one.send(up)
+        found = await read_frame(one.reader)
+        if not up:
+            await one.send(frame(CLOSE, found.payload, masked=True))
+        one.writer.close()
+        await relay.settled()
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "kong_ai_proxy.outcome"]
+    assert json.loads(line).get("failure") == expected
 
 
 async def test_the_providers_close_without_a_status_stays_one() -> None:
