@@ -173,6 +173,7 @@ def _upload(wanted: Wanted) -> Steps:
         if reply.headers.get("x-goog-upload-status") != "active":
             raise unusable("the upload ended before the file")
         offset += len(piece)
+        piece = b""  # not two of them at a time
         piece = yield from upload.piece()
     reply = yield from _put(session, offset, piece, "upload, finalize")
     stored = google_pages.read(gemini_files.parse_uploaded, reply)

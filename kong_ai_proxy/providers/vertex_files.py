@@ -32,6 +32,7 @@ from kong_ai_proxy.providers.flow import (
     Flow,
     Passed,
     ProviderFailed,
+    Reply,
     Result,
     Send,
     Step,
@@ -147,7 +148,17 @@ def _upload(wanted: Wanted, bucket: Bucket) -> Steps:
     upload = Upload(wanted, PIECE, lambda: _input(wanted))
     piece = yield from upload.piece()
     session = yield from _session(wanted, bucket, upload)
-    stored = yield from _pieces(upload, piece, session)
+    at, stored = 0, None
+    while stored is None:
+        reply = yield from _put(session, at, piece, is_last=upload.is_over)
+        if upload.is_over and reply.status < _FIRST_ERROR:
+            stored = google_pages.read(storage.parse_object, reply)
+            continue
+        kept = _kept(reply, at, len(piece), is_last=upload.is_over)
+        at += kept
+        piece = piece[kept:]  # not two of them at a time
+        if not piece:
+            piece = yield from upload.piece()
     dropped = ("expires_after",) if upload.expires_after else ()
     told = openai_files.render_file(_object(bucket, stored))
     # A purpose that is told after a file of several pieces comes too late for its name.
@@ -197,21 +208,17 @@ def _session_query(url: str) -> str:
     return urlencode([(name, value) for name, value in query if name != "key"])
 
 
-def _pieces(upload: Upload, piece: bytes, session: Send) -> Generator[Step, Any, StoredObject]:
-    at = 0
-    while True:
-        is_last = upload.is_over
-        told = storage.content_range(at, len(piece), is_last=is_last)
-        headers = {**session.headers, "content-range": told}
-        reply = yield from asked(session._replace(headers=headers, body=piece))
-        if is_last and reply.status < _FIRST_ERROR:
-            return google_pages.read(storage.parse_object, reply)
-        if reply.status != _INCOMPLETE:
-            raise ProviderFailed(_ERRORS(reply.status, reply.body))
-        kept = storage.stored(reply.headers.get("range", "")) - at
-        if not 0 < kept <= len(piece) or (is_last and kept == len(piece)):
-            raise unusable("the upload does not go on")
-        at += kept
-        piece = piece[kept:]
-        if not piece:
-            piece = yield from upload.piece()
+def _put(session: Send, at: int, piece: bytes, *, is_last: bool) -> Generator[Step, Any, Reply]:
+    told = storage.content_range(at, len(piece), is_last=is_last)
+    headers = {**session.headers, "content-range": told}
+    return (yield from asked(session._replace(headers=headers, body=piece)))
+
+
+def _kept(reply: Reply, at: int, length: int, *, is_last: bool) -> int:
+    """How many bytes of a piece have been stored. Raises ProviderFailed."""
+    if reply.status != _INCOMPLETE:
+        raise ProviderFailed(_ERRORS(reply.status, reply.body))
+    kept = storage.stored(reply.headers.get("range", "")) - at
+    if not 0 < kept <= length or (is_last and kept == length):
+        raise unusable("the upload does not go on")
+    return kept
