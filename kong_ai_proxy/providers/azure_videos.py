@@ -11,14 +11,13 @@ from collections.abc import Generator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import orjson
-
 from kong_ai_proxy.formats.azure.videos import Job, parse_job, render_form, render_request
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import objects_of
 from kong_ai_proxy.formats.openai.errors import parse_error
 from kong_ai_proxy.formats.videos import MP4, Listed, Page, VideoRequest
 from kong_ai_proxy.providers.flow import Passed, Send, Step, Wanted, parsed, sent, unusable
+from kong_ai_proxy.providers.images import dumped
 from kong_ai_proxy.providers.videos import Found, Service, Started, flow, unknown
 
 _PATH = "/openai/v1/video/generations"
@@ -37,7 +36,7 @@ def _query(wanted: Wanted, **more: str) -> str:
 def _start(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any, Started]:
     deployment = wanted.options.azure_deployment_id or request.model
     order = render_request(request, deployment)
-    body, headers = orjson.dumps(order.body), {}
+    body, headers = dumped(order.body), {}
     if request.image:
         body = render_form(order, request.image, wanted.id)
         headers = {"content-type": f"multipart/form-data; boundary={wanted.id}"}

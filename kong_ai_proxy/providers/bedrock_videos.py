@@ -12,8 +12,6 @@ from collections.abc import Generator
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import orjson
-
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import bedrock
 from kong_ai_proxy.formats.bedrock import s3_errors
@@ -38,6 +36,7 @@ from kong_ai_proxy.providers.flow import (
     sent,
     unusable,
 )
+from kong_ai_proxy.providers.images import dumped
 from kong_ai_proxy.providers.videos import NOT_FOUND, Found, Service, Started, flow, unknown
 
 _ARN = re.compile(
@@ -71,7 +70,7 @@ def _start(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any, Starte
         "modelInput": order.body,
         "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": output.uri}},
     }
-    send = Send("POST", "/async-invoke", body=orjson.dumps(body))
+    send = Send("POST", "/async-invoke", body=dumped(body))
     arn = text_of(parsed((yield from sent(send, _parse_error))), "invocationArn")
     if not _ARN.fullmatch(arn):
         raise unusable("it has no invocationArn")

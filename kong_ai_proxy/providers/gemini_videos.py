@@ -15,8 +15,6 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import orjson
-
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import gemini
 from kong_ai_proxy.formats.errors import FormatError
@@ -33,6 +31,7 @@ from kong_ai_proxy.providers.flow import (
     unusable,
 )
 from kong_ai_proxy.providers.gemini_paths import public_model, publisher, vertex_model
+from kong_ai_proxy.providers.images import dumped
 from kong_ai_proxy.providers.videos import Found, Service, Started, flow, unknown
 
 _PUBLIC_HOST = "generativelanguage.googleapis.com"
@@ -95,7 +94,7 @@ def _begun(job: _Job, **more: Any) -> Video:
 
 
 def _start(path: str, order: Order, wanted: Wanted) -> Generator[Step, Any, Started]:
-    send = Send("POST", f"{path}:predictLongRunning", body=orjson.dumps(order.body))
+    send = Send("POST", f"{path}:predictLongRunning", body=dumped(order.body))
     value = parsed((yield from sent(send, _parse_error)))
     found = _OPERATION.fullmatch(str(value.get("name")))
     if not found:
@@ -170,7 +169,7 @@ def _find_vertex(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
         f"projects/{where.project_id}/locations/{where.location_id}"
         f"/publishers/google/models/{job.model}/operations/{job.operation}"
     )
-    body = orjson.dumps({"operationName": operation})
+    body = dumped({"operationName": operation})
     send = Send("POST", f"{path}:fetchPredictOperation", body=body)
     return _found(job, parse_operation(parsed((yield from sent(send, _parse_error)))))
 

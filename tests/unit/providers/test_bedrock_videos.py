@@ -151,6 +151,14 @@ def test_what_the_model_has_not_is_refused(model: str, said: dict[str, Any], tex
         create(VIDEOS, model, options=options(), **said)
 
 
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+    with pytest.raises(FormatError, match="nested too deeply"):
+        create(VIDEOS, NOVA, options=options(), textToVideoParams={"a": deep})
+
+
 def test_images_that_nova_reel_does_not_take() -> None:
     for said, image in (({}, WEBP), ({"seconds": "12"}, PNG)):
         parts = (Part("input_reference", "a", "", image),)

@@ -125,6 +125,14 @@ def test_what_the_model_has_not_is_refused(model: str, said: dict[str, Any], tex
         create(PUBLIC, model, **said)
 
 
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+    with pytest.raises(FormatError, match="nested too deeply"):
+        create(PUBLIC, MODEL, lastFrame={"a": deep})
+
+
 def test_a_model_to_come_takes_what_it_may_have() -> None:
     driven = public(model="veo-5", seconds="20", size="1920x1080")
     assert driven.sent()["parameters"]["durationSeconds"] == 20
