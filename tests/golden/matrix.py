@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.exchange.asking import in_native_format, in_openai_format
+from kong_ai_proxy.exchange.asking import in_native_format, in_openai_format, native_session
 from kong_ai_proxy.exchange.endpoints import asked_as, endpoint
 from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
@@ -199,7 +199,11 @@ def _is_native(row: Row, cell: str) -> bool:
     llm_format, path = NATIVE[cell]
     options = ModelOptions.model_validate(row.options)
     provider = PROVIDERS[row.provider].find(options)
-    asked = in_native_format(llm_format, ClientRequest("POST", path), {})
+    request = ClientRequest("POST", path)
+    if cell.endswith("-realtime"):
+        asked = native_session(llm_format, request)
+    else:
+        asked = in_native_format(llm_format, request, {})
     try:
         return bool(endpoint(provider, Call(asked.route_type, row.model, options), asked))
     except Refused:
