@@ -82,7 +82,7 @@ async def made_world(gateway: GatewayFactory) -> AsyncIterator[World]:
         vertex = await stack.enter_async_context(VertexImages())
         dashscope = await stack.enter_async_context(DashscopeImages())
         urls = {"gemini": gemini.url, "vertex": vertex.url, "dashscope": dashscope.url}
-        account = text_world.service_account(await text_world._token_endpoint(stack))
+        account = text_world.service_account(await text_world.token_endpoint(stack))
         yield World(await gateway(deck(urls, account)), gemini, vertex, dashscope)
 
 
