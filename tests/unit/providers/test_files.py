@@ -25,7 +25,7 @@ from kong_ai_proxy.providers.files import (
     file_id,
     file_name,
 )
-from kong_ai_proxy.providers.flow import ProviderFailed, Receive
+from kong_ai_proxy.providers.flow import ProviderFailed, Receive, Wait
 from tests.flows import wanted
 
 # https://platform.openai.com/docs/guides/batch#1-prepare-your-batch-file
@@ -95,8 +95,8 @@ def taken(
             except StopIteration as stop:
                 found.append(stop.value)
                 break
-            assert isinstance(step, Receive)
-            value = next(arriving, b"")
+            assert isinstance(step, Receive | Wait)
+            value = next(arriving, b"") if isinstance(step, Receive) else 0.0
     return upload, found
 
 
@@ -205,6 +205,21 @@ def test_a_batch_is_converted_whether_its_purpose_comes_first_or_last() -> None:
     )
     assert first.received == len(INPUT)
     assert first.taken == len(b"".join(pieces))
+
+
+def test_others_have_a_turn_while_lines_are_converted() -> None:
+    body = b"".join(line(custom_id=f"r{number}") + b"\n" for number in range(200))  # 50 kB
+    upload = Upload(wanted(openai.FILES, content_type=TYPE), 1 << 20, lines)
+    steps = upload.piece()
+    assert isinstance(steps.send(None), Receive)
+    waits = 0
+    step = steps.send(form(BATCH, ("file", body, "a.jsonl")))
+    while isinstance(step, Wait):
+        assert step.seconds == 0
+        waits += 1
+        step = steps.send(0.0)
+    assert waits == len(body) // (16 << 10)
+    assert isinstance(step, Receive)
 
 
 def test_other_purposes_are_not_looked_into() -> None:
