@@ -197,6 +197,8 @@ def _session(upload: Upload, wanted: Wanted, size: int | None) -> Generator[Step
         "x-goog-upload-command": "start",
         "x-goog-upload-header-content-type": media_type,
     }
+    # The protocol does without it: Google's client for Firebase Storage, which speaks the same one,
+    # tells none (github.com/firebase/firebase-android-sdk, ResumableUploadStartRequest).
     if size is not None:
         headers["x-goog-upload-header-content-length"] = str(size)
     body = gemini_files.render_start(_new_name(upload, wanted), _display_name(upload))
