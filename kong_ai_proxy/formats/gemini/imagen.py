@@ -115,7 +115,7 @@ def _parameters(wanted: ImagesRequest, count: int, dropped: list[str]) -> dict[s
             found |= _known(value, dropped)
         elif camel(name) in _PARAMETERS:
             found[camel(name)] = value
-        elif name not in ("labels", "output_compression"):
+        elif name != "output_compression" and not (name == "labels" and isinstance(value, dict)):
             dropped.append(name)
     return {**found, "sampleCount": count}
 

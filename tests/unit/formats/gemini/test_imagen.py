@@ -100,6 +100,12 @@ def test_a_client_does_not_choose_where_google_writes_nor_how_many() -> None:
     assert set(dropped) == {"storageUri", "parameters.storageUri", "parameters.sampleCount"}
 
 
+def test_labels_that_are_none_are_named() -> None:
+    body, dropped = rendered(settings={"labels": "x", "parameters": 7})
+    assert set(body) == {"instances", "parameters"}
+    assert dropped == ("labels", "parameters")
+
+
 def test_an_edit_without_a_mask() -> None:
     picture = Picture(PNG, "image/png")
     body, dropped = rendered(CAPABLE, 2, images=(picture,), size=(1024, 1024))
