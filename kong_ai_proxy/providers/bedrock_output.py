@@ -1,4 +1,6 @@
-"""Where objects lie in S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html"""
+"""Where Bedrock writes what asynchronous invocations make: objects in S3, which are addressed as
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html says.
+"""
 
 from __future__ import annotations
 

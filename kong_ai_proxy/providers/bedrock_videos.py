@@ -3,6 +3,8 @@ bucket of the option `video_output_s3_uri`:
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_StartAsyncInvoke.html.
 
 An invocation cannot be deleted, and the bucket is the operator's to tidy.
+Members under a model's own names may refer to images in S3 (`s3Location`), of which Bedrock reads
+what the operator's credentials may read.
 """
 
 from __future__ import annotations

@@ -152,8 +152,8 @@ def _file(uri: str, options: ModelOptions) -> str:
 
 
 def _start_vertex(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any, Started]:
-    """`storageUri`, a parameter of Vertex AI's, is the client's to choose: the video goes into any
-    bucket that the operator's project may write to."""
+    """Buckets are the client's to choose, as in Vertex AI's own API: `storageUri` is any that the
+    operator's project may write to, `gcsUri` of a frame any object that it may read."""
     if publisher(request.model)[0] != "google":
         raise FormatError(f"model: expected a video model of Google's, got {request.model[:100]!r}")
     order = render_request(request, vertex=True)

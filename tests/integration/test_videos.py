@@ -108,6 +108,7 @@ def deck(standins: dict[str, Standin], openai_url: str, account: str) -> str:
             {**azure, "azure_deployment_id": "sora-2"},
             {},
         ),
+        "huggingface": ("huggingface", decks.AUTH, openai_url + PATH, {}, {}),
     }
     made = []
     for name, (provider, auth, url, options, changes) in routes.items():
@@ -395,7 +396,7 @@ async def test_errors_of_the_provider_reach_the_client(world: World, case: Case)
             await client.videos.retrieve(video.id)
 
 
-@pytest.mark.parametrize("name", ["openai", "azure"])
+@pytest.mark.parametrize("name", ["openai", "azure", "huggingface"])
 async def test_providers_of_openais_own_format(world: World, name: str) -> None:
     async with world.client(name) as client:
         video = await client.videos.create_and_poll(
