@@ -145,7 +145,7 @@ async def made_world(gateway: GatewayFactory) -> AsyncIterator[World]:
         vertex = await stack.enter_async_context(VertexBatches(storage))
         gemini = await stack.enter_async_context(GeminiFiles())
         claude = await stack.enter_async_context(AnthropicBatches())
-        account = text_world.service_account(await text_world._token_endpoint(stack))
+        account = text_world.service_account(await text_world.token_endpoint(stack))
         urls = {
             "gemini": gemini.url,
             "storage": storage.url,
