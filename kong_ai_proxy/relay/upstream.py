@@ -306,6 +306,9 @@ async def _raise_refusal(
         return
     try:
         head = _head(response)
+        # A client that follows takes what it shows to the gateway past it.
+        kept = tuple(each for each in head.headers if each[0] != "location")
+        head = head._replace(headers=kept)
         pieces: list[bytes] = []
         left = MAX_REFUSAL_BYTES
         while left > 0 and (piece := await response.content.read(left)):

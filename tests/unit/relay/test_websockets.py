@@ -112,7 +112,7 @@ async def test_a_redirect_is_not_followed() -> None:
         async with provided(once(raw), REALTIME) as (_, relay), client(relay) as one:
             await one.send(one.head("GET", TARGET, HANDSHAKE))
             found = await one.answer()
-        assert (found.status, found.headers["location"]) == (302, elsewhere.url())
+        assert (found.status, "location" in found.headers) == (302, False)
         assert elsewhere.received == []
 
 
