@@ -9,6 +9,8 @@ import binascii
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
+import orjson
+
 from kong_ai_proxy.formats.batches import BatchAnswer, BatchRequest
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
@@ -167,6 +169,8 @@ class BatchInput:
             return self._render(request, body)
         except FormatError as wrong:
             raise FormatError(f"line {number}: {wrong}") from None
+        except (orjson.JSONEncodeError, RecursionError):
+            raise FormatError(f"line {number}: expected no JSON nested so deeply") from None
 
     def too_long(self, number: int) -> bytes:
         """See Lines."""
@@ -224,9 +228,11 @@ class BatchOutput:
             if answer.error is not None:
                 return _failed(name, answer.custom_id, answer.error)
             body = self._texts.answer(self._route_type, answer.body, self._codec)
+            return openai_batches.render_answer(name, answer.custom_id, 200, body)
         except FormatError as wrong:
             return _unreadable(name, answer.custom_id, str(wrong))
-        return openai_batches.render_answer(name, answer.custom_id, 200, body)
+        except (orjson.JSONEncodeError, RecursionError):
+            return _unreadable(name, answer.custom_id, "it is nested too deeply")
 
     def too_long(self, number: int) -> bytes:
         """See Lines."""

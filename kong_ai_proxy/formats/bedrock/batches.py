@@ -97,21 +97,21 @@ def render_job(
     Bedrock has."""
     if not MIN_HOURS <= hours <= MAX_HOURS:
         raise FormatError(f"completion_window: expected {MIN_HOURS}h to {MAX_HOURS}h")
-    return orjson.dumps(
-        {
-            "jobName": name,
-            "clientRequestToken": token,
-            "modelId": model,
-            "roleArn": role,
-            "modelInvocationType": kind,
-            "inputDataConfig": {
-                "s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": input_uri}
-            },
-            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": output_uri}},
-            "timeoutDurationInHours": hours,
-            **{member: settings[member] for member in SETTINGS if member in settings},
-        }
-    )
+    body = {
+        "jobName": name,
+        "clientRequestToken": token,
+        "modelId": model,
+        "roleArn": role,
+        "modelInvocationType": kind,
+        "inputDataConfig": {"s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": input_uri}},
+        "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": output_uri}},
+        "timeoutDurationInHours": hours,
+        **{member: settings[member] for member in SETTINGS if member in settings},
+    }
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        raise FormatError("the request is nested too deeply") from None
 
 
 def parse_made(value: Mapping[str, object]) -> str:

@@ -68,6 +68,14 @@ def test_what_bedrock_cannot_keep_of_a_batch_is_told() -> None:
     assert job.asked["tags"] == [{"key": "team", "value": "a"}]
 
 
+def test_members_that_are_nested_too_deeply_are_refused() -> None:
+    deep: object = "x"
+    for _ in range(300):
+        deep = [deep]
+    with pytest.raises(FormatError, match="the request is nested too deeply"):
+        World().create(tags=deep)
+
+
 def test_a_batch_goes_through_its_statuses() -> None:
     world = World()
     told = world.create()["id"]
@@ -175,6 +183,26 @@ def test_without_any_model_there_is_no_batch() -> None:
     world.upstream.objects[key] = Stored(world.upstream.objects[key].content)
     with pytest.raises(FormatError, match="model: expected it in the request or its file"):
         world.batches("POST", body={**CREATE, "input_file_id": file["id"]})
+
+
+@pytest.mark.parametrize("depth", [300, 900, 1100])
+def test_output_that_is_nested_deeply_becomes_an_error(depth: int) -> None:
+    world = World()
+    told = world.create()["id"]
+    world.upstream.finish(told.removeprefix("batch_"))
+    output = world.batches("GET", told).value["output_file_id"]
+    key = "llm/batches/" + file_name(output)
+    deep = b'{"a":' * depth + b"{}" + b"}" * depth
+    good = world.upstream.objects[key].content.splitlines()[0]
+    call = b'{"toolUse": {"toolUseId": "t", "name": "f", "input": ' + deep + b"}}"
+    bad = good.replace(
+        b'"content":[{"text":"Hello from the stand-in."}]', b'"content":[' + call + b"]"
+    )
+    assert bad != good
+    world.upstream.objects[key] = Stored(bad + b"\n" + good)
+    first, second = map(orjson.loads, world.content(output).splitlines())
+    assert first["error"] or first["response"]["status_code"] == 200
+    assert second["response"]["status_code"] == 200
 
 
 def test_output_is_the_same_cut_at_every_byte() -> None:

@@ -133,6 +133,24 @@ def test_a_line_that_bedrock_cannot_take_is_refused() -> None:
         World().upload(BATCH, ("file", INPUT_OF_MODEL + bad, "in.jsonl"))
 
 
+def nested(depth: int) -> bytes:
+    """A line with a tool whose parameters are nested."""
+    deep = b'{"a":' * depth + b"{}" + b"}" * depth
+    tools = [{"type": "function", "function": {"name": "f", "parameters": "DEEP"}}]
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "tools": tools}
+    return line(body=asked).replace(b'"DEEP"', deep)
+
+
+def test_a_line_may_be_nested() -> None:
+    assert World().upload(BATCH, ("file", nested(200), "in.jsonl")).value["id"]
+
+
+@pytest.mark.parametrize("depth", [300, 900, 1100])
+def test_a_line_that_is_nested_too_deeply_is_refused(depth: int) -> None:
+    with pytest.raises(FormatError, match="line 1: expected"):
+        World().upload(BATCH, ("file", nested(depth), "in.jsonl"))
+
+
 def test_an_expiry_is_told_to_have_been_dropped() -> None:
     made = World().upload(
         ASSISTANTS,
