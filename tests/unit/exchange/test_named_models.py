@@ -1,0 +1,82 @@
+"""Operations of a provider's own format are no way past the configured model, nor do they lose
+what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kong_ai_proxy.exchange.errors import Refused
+from tests.integration.known_text_vendors import VENDORS
+from tests.providers.upstream import Reply
+from tests.unit.exchange.known_text_exchange import Exchange, Json
+
+CLAUDE = VENDORS["anthropic"]
+
+
+def batch(*models: str) -> Json:
+    messages = [{"role": "user", "content": "Hello"}]
+    return {
+        "requests": [
+            {"custom_id": f"{n}", "params": {"model": m, "max_tokens": 9, "messages": messages}}
+            for n, m in enumerate(models)
+        ]
+    }
+
+
+def embedding(*models: str) -> Json:
+    content = {"parts": [{"text": "a"}]}
+    return {"requests": [{"model": model, "content": content} for model in models]}
+
+
+OPERATIONS: dict[str, tuple[str, Callable[..., Json]]] = {
+    "anthropic": ("/v1/messages/batches", batch),
+    "gemini": (
+        f"/v1beta/models/{VENDORS['gemini'].model}:batchEmbedContents",
+        embedding,
+    ),
+    "bedrock": ("/async-invoke", lambda *models: {"modelId": models[-1]}),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_configured_model_passes_byte_for_byte(name: str) -> None:
+    path, body = OPERATIONS[name]
+    vendor = VENDORS[name]
+    exchange = Exchange(vendor, body(vendor.model), path=path, llm_format=name)
+    assert exchange.sent.body == exchange.raw
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_another_one_is_refused(name: str) -> None:
+    path, body = OPERATIONS[name]
+    vendor = VENDORS[name]
+    with pytest.raises(Refused, match=f"cannot use own model - must be: {vendor.model}") as refused:
+        Exchange(vendor, body(vendor.model, "other"), path=path, llm_format=name)
+    assert refused.value.status == 400
+
+
+def test_without_a_configured_model_a_batch_may_have_several() -> None:
+    body = batch("claude-haiku-4-5", "claude-opus-4-6")
+    path = "/v1/messages/batches"
+    exchange = Exchange(CLAUDE, body, path=path, llm_format="anthropic", name=None)
+    assert exchange.sent.body == exchange.raw
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_asked_of_a_batch_has_no_body_to_look_at(method: str) -> None:
+    path = "/v1/messages/batches/msgbatch_1" + ("/cancel" if method == "POST" else "")
+    exchange = Exchange(CLAUDE, None, path=path, llm_format="anthropic", method=method)
+    assert (exchange.sent.method, exchange.sent.body) == (method, b"")
+
+
+def test_what_cohere_bills_for_a_ranking_is_counted() -> None:
+    vendor = VENDORS["cohere"]
+    body = {"model": vendor.model, "query": "q", "documents": ["a"]}
+    exchange = Exchange(vendor, body, path="/v2/rerank", llm_format="cohere")
+    reply: Reply = exchange.judged(vendor)
+    found = exchange.answered(reply)
+    assert found.body == reply.body
+    assert exchange.attempt.usage is not None
+    assert exchange.attempt.usage.prompt_details == {"search_units": 1}
