@@ -166,6 +166,12 @@ _GEMINI_REST = re.compile(
 )
 
 
+# https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.batchPredictionJobs:
+# the model is a resource in the body.
+_GEMINI_JOBS = re.compile(r"/batchPredictionJobs/?\Z")
+_GEMINI_PUBLISHED = "publishers/google/models/"
+
+
 def _gemini_operations(request: ClientRequest) -> Mapping[str, _Operation]:
     as_events = query_values(request.query).get("alt") == "sse"
     streamed = gemini.GENERATE if as_events else gemini.GENERATE_ARRAY
@@ -182,7 +188,10 @@ def _gemini(request: ClientRequest, body: _Body) -> Asked:
     if operation:
         known = _gemini_operations(request).get(operation, _Operation())
         return _asked("gemini", operation, known, model=model, path=_gemini_rest(request.path))
-    return _asked("gemini", "", _Operation(), path=_gemini_rest(request.path))
+    if _GEMINI_JOBS.search(request.path):
+        named = body.get("model")
+        model = str(named).removeprefix(_GEMINI_PUBLISHED) if isinstance(named, str) else ""
+    return _asked("gemini", "", _Operation(), model=model, path=_gemini_rest(request.path))
 
 
 def _gemini_rest(path: str) -> str:

@@ -73,6 +73,7 @@ from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.flow import Send
 from kong_ai_proxy.providers.registry import PROVIDERS
 
+_BETA_PROTOCOL = "openai-beta.realtime-v1"
 _WITHOUT_MODEL = frozenset({"huggingface/generate", "llama2/raw"})
 """Formats of servers that have one model, which no request names."""
 
@@ -135,6 +136,7 @@ class Attempt:
         self._way: Way | None = None
         self._place: Address | None = None
         self._flow_requests: FlowRequests | None = None
+        self._texts: BatchTexts | None = None
         self._secrets = self._keys.secrets
 
     def _subpath(self) -> Subpath:
@@ -153,7 +155,7 @@ class Attempt:
             client=self._asked.client,
             creates=self._creates,
             query=self._plain_query(),
-            betas=self._listed_in("openai-beta"),
+            betas=self._betas(),
         )
 
     def _make_setup(self) -> live.Setup | None:
@@ -168,6 +170,11 @@ class Attempt:
         if not query:
             return NOTHING
         return privacy.query_values(privacy.without(query, privacy.CREDENTIAL_QUERY))
+
+    def _betas(self) -> frozenset[str]:
+        """Browsers, which send no header of their own with a handshake, offer a subprotocol."""
+        offered = self._listed_in("sec-websocket-protocol") & {_BETA_PROTOCOL}
+        return self._listed_in("openai-beta") | ({"realtime=v1"} if offered else set())
 
     def _listed_in(self, header: str) -> frozenset[str]:
         """The values that a header of the client's lists."""
@@ -259,7 +266,9 @@ class Attempt:
             keys=self._keys,
             identity=self.identity,
         )
-        texts = BatchTexts(provider=self._provider, model=self.model, now=int(env.now), id=env.id)
+        texts = self._texts = BatchTexts(
+            provider=self._provider, model=self.model, now=int(env.now), id=env.id
+        )
         content = self._content
         wanted = flow_requests.wanted(
             self._call,
@@ -285,7 +294,8 @@ class Attempt:
         return self._flow_requests.make(send, env)
 
     def _added_to_flow(self, dropped: tuple[str, ...]) -> Mapping[str, str]:
-        self._dropped = dropped
+        inside = self._texts.dropped if self._texts else ()
+        self._dropped = tuple(dict.fromkeys((*dropped, *inside)))
         return self._response_headers()
 
     # ---- the request

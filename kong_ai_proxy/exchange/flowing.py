@@ -53,6 +53,9 @@ from kong_ai_proxy.providers.flow import (
 MAX_REPLY = 64 << 20
 """Bytes of an answer that a flow looks at, unpacked."""
 
+_AT_ONCE = 16 << 10
+"""Bytes of a download that are changed in one go: other requests wait meanwhile."""
+
 _JSON = "application/json"
 
 # What tells of a download; all else in the head is between us and the provider.
@@ -178,8 +181,11 @@ class Flowing:
         if self._reply is not None:
             self._reply.add(chunk)
         elif self._passed is not None:
-            changed = self._passed.filter.feed(chunk) if self._passed.filter else chunk
-            if changed:
+            if self._passed.filter is None:
+                yield Emit(chunk)
+                return
+            for start in range(0, len(chunk), _AT_ONCE):
+                changed = self._passed.filter.feed(chunk[start : start + _AT_ONCE])
                 yield Emit(changed)
 
     def _end(self) -> Iterator[Action]:

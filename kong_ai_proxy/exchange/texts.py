@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from kong_ai_proxy.config import Model
@@ -24,6 +24,8 @@ from kong_ai_proxy.formats.embeddings import EmbeddingsRequest
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.base import Call, Endpoint, Provider
 
+_MAX_DROPPED = 100  # names that are remembered: as many fit into no header
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchTexts:
@@ -33,6 +35,8 @@ class BatchTexts:
     model: Model
     now: int
     id: str
+    dropped: dict[str, None] = field(default_factory=dict)
+    """Names of parameters that were left out of requests, in their order."""
 
     def request(
         self, route_type: str, body: Mapping[str, object], codec: ProviderCodec | None = None
@@ -42,12 +46,15 @@ class BatchTexts:
             openai.check_shape(body, route_type)
             openai.check_names(body)
             call = self._call(route_type, self._named(body))
-            return self._converting(call, self._endpoint(call, codec)).access(body).body
+            converted = self._converting(call, self._endpoint(call, codec)).access(body)
         except Refused as refused:
             raise FormatError(refused.message) from None
+        if len(self.dropped) < _MAX_DROPPED:
+            self.dropped.update(dict.fromkeys(converted.dropped))
+        return converted.body
 
     def answer(
-        self, route_type: str, value: object, codec: ProviderCodec | None = None
+        self, route_type: str, value: object, codec: ProviderCodec | None = None, *, name: str = ""
     ) -> dict[str, object]:
         """See Texts."""
         client = asking.OPENAI_CODECS[route_type]
@@ -61,7 +68,8 @@ class BatchTexts:
             except Refused as refused:
                 raise FormatError(refused.message) from None
             codec = found.codec
-        context = Context(model=self.model.name or "", id=self.id, now=self.now, wants_usage=True)
+        told = self.model.name or ""
+        context = Context(model=told, id=name or self.id, now=self.now, wants_usage=True)
         if route_type == openai.EMBEDDINGS:
             embedded = cast(EmbeddingsProvider, codec).parse_answer(value)
             own = cast(EmbeddingsClient, client)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
@@ -227,7 +228,8 @@ class BatchOutput:
             name = f"batch_req_{answer.id}" if answer.id else name
             if answer.error is not None:
                 return _failed(name, answer.custom_id, answer.error)
-            body = self._texts.answer(self._route_type, answer.body, self._codec)
+            own = hashlib.blake2b(line, digest_size=12).hexdigest()  # the same at each download
+            body = self._texts.answer(self._route_type, answer.body, self._codec, name=own)
             return openai_batches.render_answer(name, answer.custom_id, 200, body)
         except FormatError as wrong:
             return _unreadable(name, answer.custom_id, str(wrong))

@@ -56,9 +56,10 @@ class Texts(Protocol):
         Raises FormatError."""
 
     def answer(
-        self, route_type: str, value: object, codec: ProviderCodec | None = None
+        self, route_type: str, value: object, codec: ProviderCodec | None = None, *, name: str = ""
     ) -> dict[str, object]:
-        """An answer of the provider's, parsed JSON, in OpenAI's format. Raises FormatError."""
+        """An answer of the provider's, parsed JSON, in OpenAI's format. `name`, letters and digits,
+        is what its id is made of where the provider told none. Raises FormatError."""
 
 
 class Wanted(NamedTuple):

@@ -244,7 +244,8 @@ class Driver:
 
     async def _do_one(self, action: Action) -> None:
         if type(action) is Emit:
-            await self._down.emit(action.chunk)
+            if action.chunk:
+                await self._down.emit(action.chunk)
         else:
             await self._do_once(action)
         if self._first_content is None:
@@ -314,6 +315,7 @@ class Driver:
             if isinstance(action, (NextCall, Take, Pause)):
                 return action
             await self._do_one(action)
+            await asyncio.sleep(0)  # each may be the outcome of some work
         return None
 
     async def _next_call(self, attempt: Attempt, send: Send) -> tuple[Call | None, Event]:

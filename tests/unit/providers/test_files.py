@@ -54,7 +54,9 @@ class Texts:
             raise FormatError("n: expected 1")
         return {"for": route_type, "asked": body["messages"]}
 
-    def answer(self, route_type: str, value: object, codec: object = None) -> dict[str, object]:
+    def answer(
+        self, route_type: str, value: object, codec: object = None, *, name: str = ""
+    ) -> dict[str, object]:
         if not isinstance(value, dict):
             raise FormatError("answer: expected an object")
         return {"from": route_type, "said": value}
