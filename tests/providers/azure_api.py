@@ -48,8 +48,9 @@ _UNDATED: Final = ("v1", "preview")
 _MODEL_FIELD: Final = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
 _FIRST_RESPONSES: Final = "2025-03-01-preview"
 
-# By operation, without what stands before it: plain, and streamed where the SDK tells them apart.
-_TYPES: Final[Mapping[str, tuple[Any, Any]]] = {
+# By operation, without what stands before it: types of requests, plain and streamed where the SDK
+# tells them apart.
+REQUESTS: Final[Mapping[str, tuple[Any, Any]]] = {
     "/chat/completions": (
         chat.CompletionCreateParamsNonStreaming,
         chat.CompletionCreateParamsStreaming,
@@ -177,8 +178,8 @@ class Azure:
         if request.method != "POST" or request.content_type != "application/json":
             return
         body = parsed(await request.read() or b"{}")
-        if operation in _TYPES:
-            plain, streamed = _TYPES[operation]
+        if operation in REQUESTS:
+            plain, streamed = REQUESTS[operation]
             _validator(streamed if body.get("stream") and streamed else plain).check(
                 {"model": "of the path", **body}
                 if request.match_info.get("deployment") is not None
