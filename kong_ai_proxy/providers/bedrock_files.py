@@ -104,14 +104,14 @@ FILES = Flow(_run, takes_body=True)
 
 def _create(wanted: Wanted, place: Bucket) -> Steps:
     upload = Upload(wanted, PART, lambda: _batch_input(wanted))
-    first = yield from upload.piece()
+    taken = [(yield from upload.piece())]
     kind = _kind(upload)
     key = upload_key(wanted, kind, upload.filename)
     headers = _headers(upload)
     if upload.is_over:
-        yield from sent(place.send("PUT", key, headers=headers, body=first), parse_error)
+        yield from sent(place.send("PUT", key, headers=headers, body=taken[0]), parse_error)
     else:
-        yield from _in_parts(place, key, headers, first, upload)
+        yield from _in_parts(place, key, headers, taken, upload)
     if kind != _kind(upload):  # the purpose came after the file
         moved = upload_key(wanted, _kind(upload), upload.filename)
         yield from _move(place, key, moved)
@@ -152,18 +152,19 @@ def _headers(upload: Upload) -> dict[str, str]:
 
 
 def _in_parts(
-    place: Bucket, key: str, headers: Mapping[str, str], first: bytes, upload: Upload
+    place: Bucket, key: str, headers: Mapping[str, str], taken: list[bytes], upload: Upload
 ) -> Generator[Step, Any, None]:
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html"""
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html. `taken` has the first
+    part, and never two of them."""
     begun = yield from sent(place.send("POST", key, {"uploads": ""}, headers), parse_error)
     name = {"uploadId": _read(s3.parse_upload_id, begun)}
     try:
-        etags = [(yield from _put_part(place, key, name, 1, first))]
+        etags = [(yield from _put_part(place, key, name, 1, taken.pop()))]
         while not upload.is_over:
-            piece = yield from upload.piece()
+            taken.append((yield from upload.piece()))
             if len(etags) == s3.MAX_PARTS:
                 raise FormatError(f"file: expected at most {s3.MAX_PARTS * PART} bytes")
-            etags.append((yield from _put_part(place, key, name, len(etags) + 1, piece)))
+            etags.append((yield from _put_part(place, key, name, len(etags) + 1, taken.pop())))
         complete = place.send(
             "POST", key, name, {"content-type": "application/xml"}, s3.render_parts(etags)
         )
