@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -21,41 +19,12 @@ from kong_ai_proxy.gateway.dev_deck import pointed_at
 from kong_ai_proxy.gateway.provider import Provider
 from tests import providers
 from tests.gateways import GatewayFactory, RunningGateway
+from tests.integration import examples
+from tests.integration.examples import ENV, FILES, OTHERS
 
 Json = dict[str, Any]
 
 _MESSAGES = [{"role": "user", "content": "Hello"}]
-_FILES = sorted(path.name for path in resources.path("examples").glob("*.yaml"))
-_OPENAI_ONLY = (
-    "ai-proxy-advanced.yaml",
-    "key-auth.yaml",
-    "openai.yaml",
-    "self-hosted.yaml",
-    "templating.yaml",
-)
-_DRIVEN = [name for name in _FILES if name not in _OPENAI_ONLY]
-
-
-def _text(name: str) -> str:
-    return resources.path("examples", name).read_text(encoding="utf-8")
-
-
-_VARIABLES = {name for file in _FILES for name in re.findall(r"DECK_\w+", _text(file))}
-_ENV = {
-    **{name: f"value-of-{name}" for name in _VARIABLES},
-    "DECK_OPENAI_API_KEY": "sk-example",
-    "DECK_ALICE_KEY": "key-of-alice",
-    "DECK_AWS_ACCESS_KEY_ID": "AKIASTANDIN",
-    "DECK_AWS_SECRET_ACCESS_KEY": "stand-in-secret",
-    "DECK_GCP_SERVICE_ACCOUNT": json.dumps(
-        {
-            "type": "service_account",
-            "client_email": "kong@my-project.iam.gserviceaccount.com",
-            "private_key": "-----BEGIN PRIVATE KEY-----\nMII=\n-----END PRIVATE KEY-----\n",
-            "token_uri": "https://oauth2.googleapis.com/token",
-        }
-    ),
-}
 
 
 @pytest.fixture
@@ -66,7 +35,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 
 def _deck(name: str, provider: Provider) -> str:
-    return pointed_at(_text(name), provider.url)
+    return pointed_at(examples.text(name), provider.url)
 
 
 async def _post(
@@ -80,47 +49,42 @@ def _sent(provider: Provider) -> Any:
     return orjson.loads(provider.seen[-1].body)
 
 
-def test_every_provider_and_every_format_of_clients_has_one() -> None:
-    plugins = [plugin for name in _FILES for plugin in _plugins(yaml.safe_load(_text(name)))]
-    found = {target["model"]["provider"] for plugin in plugins for target in _targets(plugin)}
-    assert found == set(SUPPORTED)
-    formats = {plugin["config"].get("llm_format", "openai") for plugin in plugins}
+def _all_plugins() -> list[Json]:
+    return [plugin for name in FILES for plugin in examples.plugins(examples.deck(name))]
+
+
+def test_every_format_of_clients_has_one() -> None:
+    formats = {plugin["config"].get("llm_format", "openai") for plugin in _all_plugins()}
     assert formats == {"anthropic", "bedrock", "cohere", "gemini", "huggingface", "openai"}
 
 
-def test_every_text_capability_of_a_provider_has_one() -> None:
-    plugins = [plugin for name in _FILES for plugin in _plugins(yaml.safe_load(_text(name)))]
+def test_every_capability_of_every_provider_has_one() -> None:
     found = {
         (target["model"]["provider"], target["route_type"])
-        for plugin in plugins
-        for target in _targets(plugin)
+        for plugin in _all_plugins()
+        for target in examples.targets(plugin)
     }
-    text = {"llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"}
-    wanted = {(name, kind) for name, kinds in SUPPORTED.items() for kind in text & set(kinds)}
-    assert wanted <= found
+    assert found == {(name, kind) for name, kinds in SUPPORTED.items() for kind in kinds}
 
 
 def test_names_and_paths_differ_so_that_one_kong_takes_all_that_are_for_a_provider() -> None:
-    decks = [yaml.safe_load(_text(name)) for name in _DRIVEN]
-    routes = [
-        route for deck in decks for service in deck["services"] for route in service["routes"]
-    ]
+    routes = [route for name in OTHERS for route in examples.routes(examples.deck(name))]
     assert len({route["name"] for route in routes}) == len(routes)
     assert len({route["paths"][0] for route in routes}) == len(routes)
 
 
-@pytest.mark.parametrize("name", _FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_validate_finds_no_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value in _ENV.items():
+    for variable, value in ENV.items():
         monkeypatch.setenv(variable, value)
     assert validate.main([str(resources.path("examples", name))]) == 0
 
 
-@pytest.mark.parametrize("name", _DRIVEN)
+@pytest.mark.parametrize("name", OTHERS)
 def test_validate_only_speaks_of_certificates(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for variable, value in _ENV.items():
+    for variable, value in ENV.items():
         monkeypatch.setenv(variable, value)
     validate.main([str(resources.path("examples", name))])
     *warnings, _ = capsys.readouterr().out.splitlines()
@@ -134,7 +98,10 @@ _BODIES: dict[str, Json] = {
     "llm/v1/chat": {"messages": _MESSAGES},
     "llm/v1/completions": {"prompt": "Hello"},
     "llm/v1/embeddings": {"input": "Hello"},
+    "llm/v1/responses": {"input": "Hello"},
 }
+_OWN_RESPONSES = ("azure", "xai")
+"""Providers whose responses are not made of a chat."""
 
 
 class _Request(NamedTuple):
@@ -181,18 +148,6 @@ _NATIVE: dict[str, tuple[_Request, _Request]] = {
 }
 
 
-def _plugins(deck: Json) -> Iterator[Json]:
-    for service in deck["services"]:
-        for route in service["routes"]:
-            yield from (p for p in route["plugins"] if p["name"].startswith("ai-proxy"))
-
-
-def _targets(plugin: Json) -> list[Json]:
-    config: Json = plugin["config"]
-    targets: list[Json] = config.get("targets", [config])
-    return targets
-
-
 def _upstream(model: Json) -> providers.Upstream:
     """The stand-in for the model's provider."""
     options = model.get("options", {})
@@ -212,31 +167,17 @@ def _upstream(model: Json) -> providers.Upstream:
     return made_for.get(model["provider"], providers.openai)()
 
 
-def _point(config: Json, url: str) -> None:
-    """At the stand-in, which issues no tokens: where the example lets a cloud's identity sign, it
-    gets something ready."""
-    auth, options = config.get("auth", {}), config["model"].setdefault("options", {})
-    own = options.get("upstream_url", "")
-    options["upstream_url"] = url + urlsplit(own).path
-    if auth.get("azure_use_managed_identity") or auth.get("gcp_use_service_account"):
-        config["auth"] = {"header_name": "Authorization", "header_value": "Bearer token"}
-    if options.get("bedrock", {}).pop("aws_assume_role_arn", None):
-        del options["bedrock"]["aws_role_session_name"]
-        config["auth"] = {
-            "aws_access_key_id": _ENV["DECK_AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": _ENV["DECK_AWS_SECRET_ACCESS_KEY"],
-        }
-
-
 def _asked(config: Json, route: Json) -> tuple[_Request, _Request | None]:
     """A request to the route, and one for a stream."""
-    path = route["paths"][0].strip("~$")
+    path = examples.path(route)
     if "llm_format" not in config:
         body = _BODIES[config["route_type"]]
         streamed = _Request(path, {**body, "stream": True})
-        return _Request(path, body), None if "input" in body else streamed
+        is_embeddings = config["route_type"] == "llm/v1/embeddings"
+        return _Request(path, body), None if is_embeddings else streamed
     one, streamed = _NATIVE[config["llm_format"]]
-    named = {"model": config["model"]["name"]} if config["llm_format"] == "anthropic" else {}
+    model = config["model"].get("name", "claude-sonnet-4-6")
+    named = {"model": model} if config["llm_format"] == "anthropic" else {}
     return (
         _Request(path + one.path, {**one.body, **named}),
         _Request(path + streamed.path, {**streamed.body, **named}),
@@ -251,17 +192,25 @@ class _Route(NamedTuple):
     upstream: providers.Upstream
 
 
+def _is_text(target: Json) -> bool:
+    """The others are driven in test_examples_beyond_text.py."""
+    own = target["route_type"] == "llm/v1/responses"
+    return target["route_type"] in _BODIES and not (
+        own and target["model"]["provider"] in _OWN_RESPONSES
+    )
+
+
 @contextlib.asynccontextmanager
 async def _behind(deck: Json) -> AsyncIterator[list[_Route]]:
-    """The deck's routes, each with a stand-in of its own in place of the provider."""
+    """The deck's routes for text, each with a stand-in of its own in place of the provider."""
     found: list[_Route] = []
     async with contextlib.AsyncExitStack() as stack:
-        for service in deck["services"]:
-            for route in service["routes"]:
-                config = route["plugins"][0]["config"]
+        for route in examples.routes(deck):
+            config = examples.target(route)
+            if _is_text(config):
                 upstream = await stack.enter_async_context(_upstream(config["model"]))
                 upstream.script(text=_SAID)
-                _point(config, upstream.url)
+                examples.point(config, upstream.url)
                 found.append(_Route(config, route, upstream))
         yield found
 
@@ -272,13 +221,14 @@ def _told(answer: httpx.Response) -> str:
     return "".join(orjson.loads(text) for text in texts)
 
 
-@pytest.mark.parametrize("name", _DRIVEN)
+@pytest.mark.parametrize("name", OTHERS)
 async def test_each_route_reaches_its_provider(gateway: GatewayFactory, name: str) -> None:
-    deck = yaml.safe_load(_text(name))
+    deck = examples.deck(name)
     async with _behind(deck) as routes:
-        running = await gateway(yaml.safe_dump(deck), env=_ENV)
+        running = await gateway(yaml.safe_dump(deck), env=ENV)
         for config, route, upstream in routes:
             one, streamed = _asked(config, route)
+            is_response = config["route_type"] == "llm/v1/responses"
             for asked in filter(None, (one, streamed)):
                 own = {} if "auth" in config else {"Authorization": "Bearer own"}
                 answer = await _post(running, asked.path, asked.body, **own)
@@ -289,7 +239,8 @@ async def test_each_route_reaches_its_provider(gateway: GatewayFactory, name: st
                 else:
                     assert _SAID in _told(answer), (asked.path, answer.text)
                 if asked is streamed and "llm_format" not in config:
-                    assert answer.text.endswith("data: [DONE]\n\n")
+                    assert answer.text.endswith("data: [DONE]\n\n") != is_response
+                    assert ("event: response.completed" in answer.text) == is_response
             assert len(upstream.requests) == (2 if streamed else 1)
 
 
@@ -307,7 +258,7 @@ async def test_each_route_reaches_its_provider(gateway: GatewayFactory, name: st
 async def test_openai_at_its_own_paths(
     gateway: GatewayFactory, provider: Provider, path: str, body: dict[str, Any]
 ) -> None:
-    running = await gateway(_deck("openai.yaml", provider), env=_ENV)
+    running = await gateway(_deck("openai.yaml", provider), env=ENV)
     answer = await _post(running, path, {"model": "m", **body}, Authorization="Bearer any")
     assert answer.status_code == 200
     assert answer.json()["model"] == "m"
@@ -316,7 +267,7 @@ async def test_openai_at_its_own_paths(
 
 
 async def test_advanced_chooses_by_alias(gateway: GatewayFactory, provider: Provider) -> None:
-    running = await gateway(_deck("ai-proxy-advanced.yaml", provider), env=_ENV)
+    running = await gateway(_deck("ai-proxy-advanced.yaml", provider), env=ENV)
     asked = {"messages": _MESSAGES}
     assert (await _post(running, "/chat", {**asked, "model": "smart"})).is_success
     assert _sent(provider)["model"] == "gpt-4o"
@@ -331,7 +282,7 @@ async def test_advanced_chooses_by_alias(gateway: GatewayFactory, provider: Prov
 async def test_self_hosted_gets_its_own_model_name(
     gateway: GatewayFactory, provider: Provider
 ) -> None:
-    running = await gateway(_deck("self-hosted.yaml", provider), env=_ENV)
+    running = await gateway(_deck("self-hosted.yaml", provider), env=ENV)
     assert (await _post(running, "/v1/chat/completions", {"messages": _MESSAGES})).is_success
     assert _sent(provider)["model"] == "llama3.2"
     assert (await _post(running, "/v1/embeddings", {"input": "Hello"})).is_success
@@ -341,7 +292,7 @@ async def test_self_hosted_gets_its_own_model_name(
 async def test_templating_takes_the_model_from_path_and_header(
     gateway: GatewayFactory, provider: Provider
 ) -> None:
-    running = await gateway(_deck("templating.yaml", provider), env=_ENV)
+    running = await gateway(_deck("templating.yaml", provider), env=ENV)
     asked = {"messages": _MESSAGES}
     assert (await _post(running, "/models/gpt-4.1/chat", asked)).is_success
     assert _sent(provider)["model"] == "gpt-4.1"
@@ -352,7 +303,7 @@ async def test_templating_takes_the_model_from_path_and_header(
 
 
 async def test_key_auth_lets_only_alice_in(gateway: GatewayFactory, provider: Provider) -> None:
-    running = await gateway(_deck("key-auth.yaml", provider), env=_ENV)
+    running = await gateway(_deck("key-auth.yaml", provider), env=ENV)
     asked = {"model": "m", "messages": _MESSAGES}
     assert (await _post(running, "/v1/chat/completions", asked)).status_code == 401
     wrong = await _post(running, "/v1/chat/completions", asked, apikey="wrong")

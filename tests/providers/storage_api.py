@@ -236,7 +236,7 @@ class _Line(BaseModel):
 class VertexBatches(Vertex):
     """{region}-aiplatform.googleapis.com with batchPredictionJobs. `jobs` are those by name."""
 
-    _JOBS = "/v1(?:beta1)?/projects/acme/locations/us-central1/batchPredictionJobs"
+    _JOBS = "/v1(?:beta1)?/projects/[^/]+/locations/us-central1/batchPredictionJobs"
     ROUTES = (
         (route("POST", _JOBS + "/{job}:cancel"), "cancel"),
         (route("GET|DELETE", _JOBS + "/{job}"), "job"),
