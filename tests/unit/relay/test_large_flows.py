@@ -269,7 +269,7 @@ async def test_a_hundred_megabytes_are_fetched_in_little_memory() -> None:
     bucket = Bucket()
     async with Upstream(bucket.serve) as upstream:
         async with relaying(bedrock(upstream.url("")), "GET /v1/files") as relay:
-            file = await uploaded(relay, 1 << 20)
+            file = await uploaded(relay, 16 << 20)
         get = f"GET /v1/files/{file['id']}/content"
         async with relaying(bedrock(upstream.url("")), get) as relay:
             growth = await grown(relay, fetched(relay, get))
