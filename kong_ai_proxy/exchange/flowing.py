@@ -167,15 +167,13 @@ class Flowing:
         kept = {name: value for name, value in head.headers if name in _PASSED_HEADERS}
         if passed.media_type:
             kept["content-type"] = passed.media_type
-        length = head.header("content-length")
-        known = length is not None and length.isascii() and length.isdigit()
+        length = _length(head) if passed.filter is None else None
+        if length is not None:
+            kept["content-length"] = str(length)
         headers = {**kept, **self._added(())}
         self._committed, self.status = True, head.status
         self.reading.has_content = True
-        yield Commit(
-            ResponseHead(head.status, tuple(headers.items())),
-            int(length) if known and length and passed.filter is None else None,
-        )
+        yield Commit(ResponseHead(head.status, tuple(headers.items())), length)
 
     def _data(self, chunk: bytes) -> Iterator[Action]:
         if self._reply is not None:
@@ -241,6 +239,11 @@ class Flowing:
         if body:
             yield Emit(body)
         yield Finish()
+
+
+def _length(head: ResponseHead) -> int | None:
+    told = head.header("content-length") or ""
+    return int(told) if told.isascii() and told.isdigit() else None
 
 
 class _Reply:

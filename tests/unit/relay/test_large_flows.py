@@ -231,6 +231,7 @@ async def downloaded(relay: Relay, get: str) -> str:
     writer.write(relay.head(get))
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head + await reader.read(1000)
+    assert b"content-length: %d" % SIZE in head.lower()
     digest, left = hashlib.sha256(), SIZE
     while left and (piece := await reader.read(1 << 18)):
         digest.update(piece)
