@@ -46,9 +46,11 @@ _SUFFIX = "!.jsonl"  # of a batch's file whose name has another one: Bedrock wan
 _UPLOADED = re.compile(
     rf"(?P<time>[0-9a-f]{{8}})[A-Za-z0-9]{{24}}/(?P<kind>{_KINDS})/(?P<name>{_NAME}(?:!\.jsonl)?)"
 )
+# Beside that a job writes manifest.json.out:
+# https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference-results.html
 _MADE = re.compile(
     rf"(?P<time>[0-9a-f]{{8}})[A-Za-z0-9]{{24}}/(?P<kind>{BATCH}|{EMBEDDINGS}){_OUTPUT}"
-    rf"/(?P<job>[a-z0-9]{{12}})/(?P<name>{_NAME}(?:!\.jsonl)?)\.out"
+    rf"/(?P<job>[a-z0-9]{{12}})/(?=[^/]*\.jsonl\.out)(?P<name>{_NAME}(?:!\.jsonl)?)\.out"
 )
 _ODD = re.compile(r"[^-_.a-zA-Z0-9]")
 

@@ -8,7 +8,7 @@ import pytest
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.bedrock_batches import BATCHES
-from kong_ai_proxy.providers.files import file_name
+from kong_ai_proxy.providers.files import file_id, file_name
 from kong_ai_proxy.providers.flow import Passed, Reply
 from tests.flows import reply, run, wanted
 from tests.providers.s3_api import Stored
@@ -130,6 +130,28 @@ def test_output_comes_back_in_openais_lines() -> None:
     assert failed["body"]["error"]["message"] == "Malformed input request"
     listed = world.files("GET").value["data"]
     assert {each["purpose"] for each in listed} == {"batch", "batch_output"}
+
+
+def test_the_manifest_of_a_job_is_no_file() -> None:
+    world = World()
+    told = world.create()["id"]
+    world.upstream.finish(told.removeprefix("batch_"))
+    (manifest,) = [key for key in world.upstream.objects if key.endswith("/manifest.json.out")]
+    assert [each["filename"] for each in world.files("GET").value["data"]] == [
+        *("in.jsonl", "in.jsonl.out"),
+    ]
+    own = file_id(manifest.removeprefix("llm/batches/"))
+    assert failure(lambda: world.files("GET", own)) == (404, f"No such File object: {own}")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".jsonl", "odd name"])
+def test_files_of_any_name_are_batched(name: str) -> None:
+    world = World()
+    file = world.upload(BATCH, ("file", INPUT_OF_MODEL, name)).value
+    told = world.batches("POST", body={**CREATE, "input_file_id": file["id"]}).value["id"]
+    world.upstream.finish(told.removeprefix("batch_"))
+    output = world.batches("GET", told).value["output_file_id"]
+    assert world.files("GET", output).value["filename"] == f"{name}.out"
 
 
 def test_a_stopped_batch_has_what_was_done() -> None:
