@@ -184,8 +184,19 @@ async def _plan(options: argparse.Namespace, stack: contextlib.AsyncExitStack) -
 def _own_file(path: Path, env: dict[str, str], key: str | None) -> Plan:
     if not path.is_file():
         raise DevError(f"--config {path}: no such file")
-    upstream = f"as {path} says"
-    return Plan(path, {**env, _KEY: key} if key else env, upstream, None)
+    env = {**env, _KEY: key} if key else env
+    missing = []
+    for name in dev_deck.variables(path.read_text(encoding="utf-8", errors="replace")):
+        if name not in env and (found := env.get(name.removeprefix("DECK_"))):
+            env = {**env, name: found}
+        elif name not in env:
+            missing.append(name)
+    if missing:
+        raise DevError(
+            f"--config {path}: set {', '.join(missing)} in the environment, with or without DECK_; "
+            "any value will do for what is not tried out"
+        )
+    return Plan(path, env, f"as {path} says", None)
 
 
 async def _compatible(url: str, deck: str, env: dict[str, str], key: str | None) -> Plan:
@@ -316,8 +327,10 @@ def _introduce(gateway: Gateway, plan: Plan) -> None:
         *plan.notes,
     ]
     if plan.models is None:
-        shown = [entity.get("name") or entity["id"] for entity in gateway.entities("routes")]
-        lines.append(f"Routes: {', '.join(map(str, shown)) or 'none'}. Ctrl-C ends everything.")
+        lines += ["Its routes, with a request to try (Ctrl-C ends everything):", ""]
+        routes, plugins = gateway.entities("routes"), gateway.entities("plugins")
+        for what, command in dev_help.of_routes(gateway.url, routes, plugins):
+            lines += [f"# {what}", *filter(None, [command]), ""]
     else:
         lines += ["Try it (Ctrl-C ends everything):", ""]
         for what, command in dev_help.commands(gateway.url, plan.models):

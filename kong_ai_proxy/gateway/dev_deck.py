@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ _OPERATIONS: Final = {
     "video/v1/videos/generations": "/videos",
     "realtime/v1/realtime": "/realtime",
 }
+
+_VARIABLE: Final = re.compile(r"""\$\{\{\s*env\s+["']?(DECK_\w+)""")
 
 
 def base_url(url: str) -> str:
@@ -61,6 +64,12 @@ def pointed_at(deck: str, url: str) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
+def variables(deck: str) -> list[str]:
+    """The variables of the environment that a decK file wants, each once, in their order."""
+    lines = [line for line in deck.splitlines() if not line.lstrip().startswith("#")]
+    return list(dict.fromkeys(_VARIABLE.findall("\n".join(lines))))
+
+
 def _targets(node: Any) -> Iterator[dict[str, Any]]:
     """The targets of every AI plugin in a decK document, wherever it stands."""
     if isinstance(node, list):
@@ -74,16 +83,3 @@ def _targets(node: Any) -> Iterator[dict[str, Any]]:
         for name, value in node.items():
             if name != "plugins":
                 yield from _targets(value)
-
-
-def routes(deck: str) -> list[str]:
-    """Each route with its methods and paths, for people to read."""
-    document = yaml.safe_load(deck) or {}
-    services = document.get("services") or []
-    found = [route for service in services for route in service.get("routes") or []]
-    found += document.get("routes") or []
-    return [
-        f"{route.get('name', '(no name)')}: {', '.join(route.get('methods') or ['any method'])} "
-        f"{' '.join(map(str, route.get('paths') or ['any path']))}"
-        for route in found
-    ]

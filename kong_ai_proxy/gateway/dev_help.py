@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from kong_ai_proxy.gateway.dev_deck import PLUGINS
 
 _TOOL: Final = {
     "type": "function",
@@ -30,6 +34,30 @@ _UPGRADE: Final = (
     "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
 )
 _IMAGE: Final = 'grep -o \'"b64_json": *"[^"]*\' | sed \'s/.*"//\' | base64 -d > house.png'
+
+
+Entity = Mapping[str, Any]
+
+# Bodies of JSON, or options of curl, by route type.
+_BODIES: Final[Mapping[str, dict[str, Any]]] = {
+    "llm/v1/chat": {"messages": [{"role": "user", "content": "Hello"}]},
+    "llm/v1/completions": {"prompt": "Once upon a time"},
+    "llm/v1/embeddings": {"input": "Hello"},
+    "llm/v1/responses": {"input": "Hello"},
+    "audio/v1/audio/speech": {"voice": "alloy", "input": "Hello"},
+    "image/v1/images/generations": {"prompt": "A red house"},
+    "video/v1/videos/generations": {"prompt": "A red house"},
+}
+_OPTIONS: Final[Mapping[str, str]] = {
+    "llm/v1/files": "",
+    "llm/v1/batches": "",
+    "llm/v1/assistants": "-H 'OpenAI-Beta: assistants=v2'",
+    "audio/v1/audio/transcriptions": "-F file=@speech.wav",
+    "audio/v1/audio/translations": "-F file=@speech.wav",
+    "image/v1/images/edits": "-F prompt='A blue house' -F image=@house.png",
+    "realtime/v1/realtime": f"-sNm 3 {_UPGRADE}",
+}
+_REGEX: Final = re.compile(r"[][(){}|*+?\\^$<>]")
 
 
 @dataclass(frozen=True)
@@ -117,3 +145,62 @@ def python_client(url: str, models: Models) -> str:
         f"print(client.chat.completions.create(model='{models.chat}', "
         "messages=[{'role': 'user', 'content': 'Hello'}]).choices[0].message.content)\""
     )
+
+
+def of_routes(
+    url: str, routes: Iterable[Entity], plugins: Iterable[Entity]
+) -> list[tuple[str, str]]:
+    """The same for routes of a file that is not known: what each is, and a command, or "" where
+    none can be made up."""
+    configs: dict[str, Entity] = {}
+    is_open = True
+    for plugin in plugins:
+        if plugin["name"] in PLUGINS:
+            place = plugin.get("route") or plugin.get("service") or {"id": ""}
+            configs[place["id"]] = plugin["config"]
+        elif "auth" in plugin["name"]:
+            is_open = False  # what they want to see is not known here
+    found = []
+    for route in routes:
+        places = (route["id"], (route.get("service") or {}).get("id"), "")
+        config = next((configs[each] for each in places if each in configs), None)
+        command = _tried(url, route, config) if config and is_open else ""
+        found.append((_introduced(url, route, config or {}), command))
+    return found
+
+
+def _introduced(url: str, route: Entity, config: Entity) -> str:
+    """Its name and where it is, and whom it is for."""
+    methods = "|".join(route.get("methods") or ["any method"])
+    paths = [each.removeprefix("~").removesuffix("$") for each in route.get("paths") or ["/"]]
+    where = f"{route.get('name') or route['id']}: {methods} {' '.join(paths)}"
+    spoken = config.get("llm_format", "openai")
+    if spoken == "openai":
+        return where
+    if _target(config)["route_type"].startswith("realtime/"):
+        return f"{where}, a WebSocket in {spoken}'s format"
+    return f"{where}, for clients of {spoken}'s format with the base URL {url}{paths[0]}"
+
+
+def _target(config: Entity) -> Entity:
+    """The first."""
+    found: Entity = (config.get("targets") or [config])[0]
+    return found
+
+
+def _tried(url: str, route: Entity, config: Entity) -> str:
+    """A command that asks for the least the route can do."""
+    path = (route.get("paths") or [""])[0].removeprefix("~").removesuffix("$")
+    if config.get("llm_format", "openai") != "openai" or _REGEX.search(path):
+        return ""
+    kind, model = _target(config)["route_type"], _target(config)["model"]
+    name = model.get("model_alias") or (None if model.get("name") else "MODEL")
+    if "$(" in str(model.get("name")) or kind not in {*_BODIES, *_OPTIONS}:
+        return ""
+    if kind in _BODIES:
+        return _curl(url + path, {**({"model": name} if name else {}), **_BODIES[kind]})
+    options = _OPTIONS[kind]
+    if name and " -F " in f" {options}":
+        options = f"-F model={name} {options}"
+    query = f"?model={name}" if name and kind.startswith("realtime/") else ""
+    return " ".join(filter(None, ["curl", options, shlex.quote(url + path + query)]))

@@ -355,7 +355,22 @@ def test_config_runs_a_file_unchanged(folder: Path) -> None:
     example = str(resources.path("examples", "templating.yaml"))
     with _dev(folder, "--config", example, OPENAI_API_KEY="sk-own") as dev:
         assert f"as {example} says" in dev.wait_for(r"(upstream .*)\n")
-        assert dev.wait_for(r"Routes: (.*)\. Ctrl-C") == "model-in-path, model-in-header"
+        dev.wait_for("# (model-in-header: POST /chat)\n")
         body: dict[str, Any] = {"messages": []}
         answer = httpx.post(f"{dev.url}/chat", json=body, verify=False, timeout=20)
     assert answer.status_code == 400  # the header that names the model is missing
+
+
+def test_config_needs_the_variables_of_the_file_all_at_once(folder: Path) -> None:
+    example = str(resources.path("examples", "bedrock.yaml"))
+    said = _refused(folder, "--port", "0", "--config", example)
+    names = "DECK_AWS_ACCESS_KEY_ID, DECK_AWS_SECRET_ACCESS_KEY, DECK_BEDROCK_API_KEY"
+    assert f"set {names} in the environment, with or without DECK_" in said
+
+
+def test_config_takes_a_providers_own_variable_and_says_what_to_try(folder: Path) -> None:
+    example = str(resources.path("examples", "gemini.yaml"))
+    with _dev(folder, "--config", example, GEMINI_API_KEY="key") as dev:
+        command = dev.wait_for("# gemini-image-generations: .*\n(curl .+)\n")
+        assert command.startswith(f"curl {dev.url}/gemini/v1/images/generations ")
+        dev.wait_for("# (gemini-batches: GET\\|POST /gemini/v1/batches)\n")
