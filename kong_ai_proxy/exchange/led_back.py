@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kong_ai_proxy.exchange import privacy
-from kong_ai_proxy.exchange.address import DEFAULT_PORTS, split_url
+from kong_ai_proxy.exchange.address import split_url
 from kong_ai_proxy.exchange.answer import BROKE_OFF, no_answer
 from kong_ai_proxy.exchange.errors import BAD_GATEWAY, Refused
 from kong_ai_proxy.exchange.messages import (
@@ -54,17 +54,18 @@ def tells_results(llm_format: str, path: str) -> bool:
     return llm_format == "anthropic" and _BATCHES.search(path) is not None
 
 
+def leads_back(llm_format: str, request: ClientRequest) -> bool:
+    """Whether the answer may have to tell the gateway's own address."""
+    is_start = llm_format == "gemini" and "/upload/" in request.path
+    return is_start or tells_results(llm_format, request.path)
+
+
 def own_address(request: ClientRequest, native_path: str) -> str:
-    """Scheme, host and what comes before the format's own path, as the client wrote them: Kong
-    tells the relay."""
-    scheme = request.header("x-forwarded-proto") or "http"
-    host = request.header("x-forwarded-host") or request.header("host") or ""
-    port = request.header("x-forwarded-port") or ""
-    bare = ":" not in host.rpartition("]")[2]
-    if bare and port.isascii() and port.isdigit() and int(port) != DEFAULT_PORTS.get(scheme):
-        host = f"{host}:{port}"
-    prefix = request.path.rstrip("/").removesuffix(native_path.rstrip("/"))
-    return f"{scheme}://{host}{prefix if prefix != request.path.rstrip('/') else ''}"
+    """The gateway's scheme and host, and what comes before the format's own path, as the client
+    wrote them."""
+    whole = request.path.rstrip("/")
+    prefix = whole.removesuffix(native_path.rstrip("/"))
+    return request.origin + (prefix if prefix != whole else "")
 
 
 def with_own_upload(head: ResponseHead, asked: Address, own: str, native_path: str) -> ResponseHead:

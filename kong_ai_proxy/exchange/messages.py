@@ -48,6 +48,8 @@ class ClientRequest(NamedTuple):
     """The named captures of the route's path."""
     route_path: str = ""
     """The route's path prefix that matched, where it is needed; "" for none."""
+    origin: str = ""
+    """Scheme, host and port as the client wrote them, where they are needed."""
 
     def header(self, name: str) -> str | None:
         """The first value of a header, by its lower-case name."""

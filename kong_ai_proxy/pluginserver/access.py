@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from kong_ai_proxy import config
-from kong_ai_proxy.exchange import client_errors
+from kong_ai_proxy.exchange import client_errors, led_back
 from kong_ai_proxy.exchange.address import DEFAULT_PORTS
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
@@ -155,6 +155,7 @@ class AccessPlugin:
             client_address=kong.client.get_forwarded_ip() or "",
             request_id="",
             route_path=_escaped(request.route_path),
+            origin=_origin(kong) if led_back.leads_back(self._llm_format, request) else "",
             captures=request.captures,
         )
 
@@ -162,6 +163,14 @@ class AccessPlugin:
 # What Kong leaves as it is when it writes a path into a request (RFC 3986 section 2: reserved and
 # unreserved characters, and the "%" of what is encoded already).
 _PLAIN = "!#$&'()*+,/:;=?@[]-_.~%"
+
+
+def _origin(kong: Any) -> str:
+    """Where the client has reached Kong, or what is in front of it and trusted (trusted_ips)."""
+    scheme, host = kong.request.get_forwarded_scheme(), kong.request.get_forwarded_host()
+    port = kong.request.get_forwarded_port()
+    default = port == DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}" if default else f"{scheme}://{host}:{port}"
 
 
 def _escaped(text: str) -> str:

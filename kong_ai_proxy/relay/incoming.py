@@ -34,6 +34,7 @@ def client_request(request: web.BaseRequest, claims: Claims) -> ClientRequest:
         headers=headers,
         captures=claims.captures,
         route_path=claims.route_path,
+        origin=claims.origin,
     )
 
 

@@ -68,6 +68,8 @@ class Claims(NamedTuple):
     """Kong's; "" on a Kong that gives none."""
     route_path: str = ""
     """The path prefix of the route that matched; "" where it is not needed."""
+    origin: str = ""
+    """Scheme, host and port as the client wrote them; "" where they are not needed."""
     captures: Mapping[str, str] = MappingProxyType({})
     """The named captures of the route's path, only where they are needed."""
 
@@ -177,6 +179,7 @@ def _pack(claims: Claims) -> bytes:
         claims.client_address,
         claims.request_id,
         claims.route_path,
+        claims.origin,
     ]
     for name, value in claims.captures.items():
         texts += name, value
@@ -188,7 +191,8 @@ def _pack(claims: Claims) -> bytes:
 
 def _unpack(instance: int, digest: bytes, covered: bytes) -> Claims:
     packed = covered[_FIXED.size :].decode("utf-8", "surrogateescape")
-    consumer_id, consumer_name, client_address, request_id, route_path, *rest = packed.split("\0")
+    texts = packed.split("\0")
+    consumer_id, consumer_name, client_address, request_id, route_path, origin, *rest = texts
     return Claims(
         instance=instance,
         digest=digest,
@@ -197,6 +201,7 @@ def _unpack(instance: int, digest: bytes, covered: bytes) -> Claims:
         client_address=client_address,
         request_id=request_id,
         route_path=route_path,
+        origin=origin,
         captures=dict(zip(rest[::2], rest[1::2], strict=True)),
     )
 
