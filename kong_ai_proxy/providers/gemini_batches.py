@@ -59,7 +59,7 @@ def _create(wanted: Wanted) -> Steps:
     if gemini_files.input_kind(name) not in ("", kind):
         raise FormatError("endpoint: the requests of the input file are for another one")
     model = wanted.model or (yield from _lines_model(name))
-    settings, dropped = google_batches.settings(asked)
+    settings, dropped = google_batches.settings(asked, gemini_batches.SETTINGS)
     send = Send(
         "POST",
         f"{public_model(model)}:{_OPERATIONS[kind]}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
@@ -19,7 +19,6 @@ from kong_ai_proxy.providers.flow import Wanted
 
 _ID = re.compile(r"batch_([A-Za-z0-9](?:[A-Za-z0-9-]{0,98}[A-Za-z0-9])?)")
 _HOURS = 24
-_NOT_SAID = ("metadata", "output_expires_after")
 
 
 def name_of(told: str) -> str:
@@ -57,10 +56,14 @@ def deleted(told: str) -> dict[str, object]:
     return {"id": told, "object": "batch", "deleted": True}
 
 
-def settings(asked: NewBatch) -> tuple[Mapping[str, object], tuple[str, ...]]:
-    """Members that Google may know, and the names of those that it does not."""
-    own = {name: each for name, each in asked.settings.items() if name not in (*_NOT_SAID, "model")}
-    dropped = [name for name in _NOT_SAID if name in asked.settings]
+def settings(
+    asked: NewBatch, known: Collection[str]
+) -> tuple[Mapping[str, object], tuple[str, ...]]:
+    """The members of a job that a client may set itself, which `known` names, and the names of
+    those that are left out. Whom a job runs as, what encrypts it, on which machines it runs and
+    where it writes is the operator's business."""
+    own = {name: each for name, each in asked.settings.items() if name in known}
+    dropped = [name for name in asked.settings if name not in own and name != "model"]
     if asked.metadata:
         dropped.append("metadata")
     if asked.hours != _HOURS:

@@ -81,7 +81,7 @@ def _create(wanted: Wanted, jobs: str) -> Steps:
     told = made(place.name)
     if told.purpose == "batch" and told.kind != kind:
         raise FormatError("endpoint: the requests of the input file are for another one")
-    settings, dropped = google_batches.settings(asked)
+    settings, dropped = google_batches.settings(asked, vertex_batches.SETTINGS)
     body = vertex_batches.render_create(
         f"batch-{wanted.id}",
         _model(wanted.model or told.model),

@@ -225,6 +225,7 @@ class _NewJob(BaseModel):
     model: str
     input_config: _Input
     output_config: _Output
+    labels: dict[str, str] | None = None
 
 
 class _Line(BaseModel):

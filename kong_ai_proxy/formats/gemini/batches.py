@@ -36,6 +36,9 @@ STATUSES: Mapping[str, str] = {
 }
 """Google's states, which begin with BATCH_STATE_ or JOB_STATE_, under OpenAI's names."""
 
+SETTINGS = ("priority",)
+"""Members of a batch that a client may set itself: https://ai.google.dev/api/batch-api."""
+
 ENDED = frozenset({batches.COMPLETED, batches.FAILED, batches.CANCELLED, batches.EXPIRED})
 
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto: what the errors of

@@ -30,6 +30,9 @@ from kong_ai_proxy.formats.fields import (
 from kong_ai_proxy.formats.gemini.batches import ENDED, Job, failure, faults, status_of
 from kong_ai_proxy.formats.gemini.times import number, seconds
 
+SETTINGS = ("labels",)
+"""Members of a job that a client may set itself."""
+
 # https://cloud.google.com/resource-manager/docs/labels-overview#requirements: 64 labels, each value
 # up to 63 characters. The longest custom_id of OpenAI's, 512 characters, takes 53 of them.
 _PLAIN = re.compile(r"[a-z0-9_-]{1,63}")

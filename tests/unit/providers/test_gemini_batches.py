@@ -287,13 +287,16 @@ def test_what_google_does_not_know_is_told(world: World) -> None:
         metadata={"a": "b"},
         output_expires_after={"anchor": "created_at", "seconds": 3600},
         priority="7",
+        webhookConfig={"uris": ["https://elsewhere.example"]},
     )
     assert asked.result is not None
     assert asked.result.dropped == (  # type: ignore[union-attr]
         "output_expires_after",
+        "webhookConfig",
         "metadata",
         "completion_window",
     )
+    assert "webhookConfig" not in asked.sent(1)["batch"]
     assert asked.sent(1)["batch"]["priority"] == "7"
 
 

@@ -312,6 +312,32 @@ def test_a_clients_own_object_is_an_input_too(
     assert job["model"] == f"publishers/google/models/{MODEL}"
 
 
+def test_of_a_job_a_client_chooses_the_labels_only(world: World) -> None:
+    file = world.upload(INPUT).value
+    key = {"kmsKeyName": "projects/other/locations/l/keyRings/r/cryptoKeys/k"}
+    operators: Any = {
+        "serviceAccount": "root@acme.iam.gserviceaccount.com",
+        "encryptionSpec": key,
+        "dedicatedResources": {"machineSpec": {"machineType": "a2-ultragpu-8g"}},
+        "outputConfig": {"gcsDestination": {"outputUriPrefix": "gs://another/"}},
+        "unmanagedContainerModel": {"artifactUri": "gs://another/"},
+    }
+    asked = world.ask(
+        "POST",
+        "/batches",
+        input_file_id=file["id"],
+        endpoint=CHAT,
+        completion_window="24h",
+        labels={"team": "a"},
+        **operators,
+    )
+    job = asked.sent()
+    assert job["labels"] == {"team": "a"}
+    assert set(job) == {"displayName", "model", "inputConfig", "outputConfig", "labels"}
+    assert job["outputConfig"]["gcsDestination"]["outputUriPrefix"].startswith("gs://the-bucket/")
+    assert getattr(asked.result, "dropped", None) == tuple(operators)
+
+
 @pytest.mark.parametrize(
     ("body", "error", "why"),
     [
