@@ -6,7 +6,7 @@ listed nor found nor stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -53,7 +53,7 @@ _ENDED = frozenset({batches.COMPLETED, batches.FAILED, batches.EXPIRED, batches.
 _PAGE = 100
 _MAX_PAGES = 20
 _ROLES = ("role_arn", "roleArn")
-_CARRIED = frozenset({"model", *_ROLES, *bedrock_batches.SETTINGS})
+_CARRIED = frozenset({"model", bedrock_batches.HOURS, *bedrock_batches.SETTINGS})
 
 _Read = TypeVar("_Read")
 
@@ -83,6 +83,7 @@ def _create(wanted: Wanted, place: Bucket) -> Steps:
     new = openai_batches.parse_create(wanted.body)
     key, kind = _input(new)
     role = _role(wanted.options, new.settings)
+    hours = bedrock_batches.hours_of(new)
     about = yield from head(place, key, new.input_file_id)
     model = wanted.model or _own_model(new) or about.headers.get(MODEL_HEADER, "")
     if not model:
@@ -95,7 +96,7 @@ def _create(wanted: Wanted, place: Bucket) -> Steps:
         kind=INVOKE if kind == EMBEDDINGS else CONVERSE,
         input_uri=place.uri(key),
         output_uri=place.uri(output_folder(key)),
-        hours=new.hours,
+        hours=hours,
         settings=new.settings,
     )
     made = yield from sent(_control(wanted, "POST", _JOBS, body=body), errors.parse)
@@ -105,13 +106,18 @@ def _create(wanted: Wanted, place: Bucket) -> Steps:
         input_file_id=new.input_file_id,
         status=batches.VALIDATING,
         created_at=int(wanted.now),
-        hours=new.hours,
+        hours=hours,
         model=model,
-        expires_at=int(wanted.now) + new.hours * 3600,
+        expires_at=int(wanted.now) + hours * 3600,
     )
-    dropped = [name for name in new.settings if name not in _CARRIED]
-    dropped += [] if new.metadata is None else ["metadata"]
-    return Result(openai_batches.render_batch(batch), dropped=tuple(dropped))
+    return Result(openai_batches.render_batch(batch), dropped=tuple(_dropped(wanted.options, new)))
+
+
+def _dropped(options: ModelOptions, new: batches.NewBatch) -> Iterator[str]:
+    carried = _CARRIED if options.bedrock.batch_role_arn else _CARRIED.union(_ROLES)
+    yield from (name for name in new.settings if name not in carried)
+    if new.metadata is not None:
+        yield "metadata"
 
 
 def _input(new: batches.NewBatch) -> tuple[str, str]:

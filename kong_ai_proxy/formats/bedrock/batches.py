@@ -16,7 +16,7 @@ from typing import NamedTuple
 import orjson
 
 from kong_ai_proxy.formats import batches
-from kong_ai_proxy.formats.batches import BatchAnswer, BatchRequest, Counts
+from kong_ai_proxy.formats.batches import BatchAnswer, BatchRequest, Counts, NewBatch
 from kong_ai_proxy.formats.bedrock import errors
 from kong_ai_proxy.formats.bedrock.times import iso, seconds
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
@@ -41,8 +41,11 @@ STATUSES: Mapping[str, str] = {
 }
 """What becomes of a job, in OpenAI's words."""
 
-SETTINGS = ("jobName", "tags", "timeoutDurationInHours", "vpcConfig")
-"""Members of a job that a client may set itself."""
+SETTINGS = ("jobName", "tags")
+"""Members of a job that a client may set itself. In which network it runs, `vpcConfig`, is the
+operator's business."""
+
+HOURS = "timeoutDurationInHours"
 
 JOB_ID = re.compile(r"[a-z0-9]{12}")
 
@@ -81,6 +84,18 @@ class Jobs(NamedTuple):
     next_token: str
 
 
+def hours_of(new: NewBatch) -> int:
+    """The hours that a job may take: those of OpenAI's `completion_window`, or in their place
+    Bedrock's own member. Raises FormatError for more or fewer than Bedrock has."""
+    told = new.settings.get(HOURS)
+    hours = new.hours if told is None else told
+    if type(hours) is not int or not MIN_HOURS <= hours <= MAX_HOURS:
+        if told is not None:
+            raise FormatError(f"{HOURS}: expected a whole number from {MIN_HOURS} to {MAX_HOURS}")
+        raise FormatError(f"completion_window: expected {MIN_HOURS}h to {MAX_HOURS}h")
+    return hours
+
+
 def render_job(
     *,
     name: str,
@@ -93,10 +108,8 @@ def render_job(
     hours: int,
     settings: Mapping[str, object],
 ) -> bytes:
-    """The body of CreateModelInvocationJob. Raises FormatError for more or fewer hours than
-    Bedrock has."""
-    if not MIN_HOURS <= hours <= MAX_HOURS:
-        raise FormatError(f"completion_window: expected {MIN_HOURS}h to {MAX_HOURS}h")
+    """The body of CreateModelInvocationJob. Raises FormatError for members that are nested too
+    deeply."""
     body = {
         "jobName": name,
         "clientRequestToken": token,
@@ -105,7 +118,7 @@ def render_job(
         "modelInvocationType": kind,
         "inputDataConfig": {"s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": input_uri}},
         "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": output_uri}},
-        "timeoutDurationInHours": hours,
+        HOURS: hours,
         **{member: settings[member] for member in SETTINGS if member in settings},
     }
     try:
@@ -137,7 +150,7 @@ def parse_job(value: Mapping[str, object]) -> Job:
         modified=seconds(text_of(value, "lastModifiedTime")),
         ended=seconds(text_of(value, "endTime")),
         expires=seconds(text_of(value, "jobExpirationTime")),
-        hours=_number(value, "timeoutDurationInHours") or MIN_HOURS,
+        hours=_number(value, HOURS) or MIN_HOURS,
         counts=Counts(*numbers.values()) if "totalRecordCount" in value else None,
         processed=_number(value, "processedRecordCount"),
     )

@@ -68,6 +68,37 @@ def test_what_bedrock_cannot_keep_of_a_batch_is_told() -> None:
     assert job.asked["tags"] == [{"key": "team", "value": "a"}]
 
 
+def test_a_client_chooses_neither_the_network_nor_the_role_of_a_job() -> None:
+    world = World()
+    file = world.upload(BATCH, ("file", INPUT_OF_MODEL, "in.jsonl")).value
+    asked = {
+        **CREATE,
+        "input_file_id": file["id"],
+        "vpcConfig": {"subnetIds": ["subnet-1"], "securityGroupIds": ["sg-1"]},
+        "role_arn": "arn:aws:iam::123456789012:role/Other",
+    }
+    driven = world.batches("POST", body=asked)
+    assert getattr(driven.result, "dropped", None) == ("vpcConfig", "role_arn")
+    (job,) = world.upstream.jobs.values()
+    assert "vpcConfig" not in job.asked
+    assert job.asked["roleArn"] == ROLE
+
+
+def test_hours_in_bedrocks_own_words_are_the_batchs() -> None:
+    world = World()
+    made = world.create(timeoutDurationInHours=72)
+    (job,) = world.upstream.jobs.values()
+    assert job.asked["timeoutDurationInHours"] == 72
+    assert made["completion_window"] == "72h"
+    assert made["expires_at"] == made["created_at"] + 72 * 3600
+
+
+@pytest.mark.parametrize("hours", [23, 169, "72", 24.5, True])
+def test_hours_that_bedrock_has_not_are_refused(hours: object) -> None:
+    with pytest.raises(FormatError, match="timeoutDurationInHours: expected a whole number from"):
+        World().create(timeoutDurationInHours=hours)
+
+
 def test_members_that_are_nested_too_deeply_are_refused() -> None:
     deep: object = "x"
     for _ in range(300):
