@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from kong_ai_proxy.config import PLUGINS, AiProxyAdvanced, Config, ConfigError, parse
 from kong_ai_proxy.config.deck import Deck, DeckError, DeckPath, read
+from kong_ai_proxy.config.hints import hints
 from kong_ai_proxy.config.pending import asked
 
 READ_TIMEOUT = 600_000
@@ -148,25 +149,26 @@ def _shared(deck: Deck, plugin: _Entity) -> Mapping[str, object]:
 
 def _remarks(plugin: str, config: Any) -> Iterator[tuple[str, str, bool]]:
     """Field and message of all there is to say about a `config`, and whether it only warns."""
-    for field, message in _mistakes(plugin, config):
-        yield field, message, False
-
-
-def _mistakes(plugin: str, config: Any) -> Iterator[tuple[str, str]]:
-    """Field and message of each mistake in a `config`, and of what is not available yet."""
     try:
         parsed = parse(plugin, config)
     except ConfigError as error:
-        yield from ((problem.field, problem.message) for problem in error.problems)
-    else:
-        yield from _not_available(parsed)
+        yield from ((problem.field, problem.message, False) for problem in error.problems)
+        return
+    for field, message in _not_available(parsed):
+        yield field, message, False
+    for index, field, message in hints(parsed):
+        yield f"{_base(parsed, index)}.model.options.{field}", message, True
 
 
 def _not_available(config: Config) -> Iterator[tuple[str, str]]:
     for index, entry in asked(config, config.targets):
-        of_element = entry.of_target and isinstance(config, AiProxyAdvanced)
-        base = f"config.targets[{index}]" if of_element else "config"
+        base = _base(config, index) if entry.of_target else "config"
         yield f"{base}.{entry.field}", entry.message
+
+
+def _base(config: Config, index: int) -> str:
+    """Where the target of this index stands."""
+    return f"config.targets[{index}]" if isinstance(config, AiProxyAdvanced) else "config"
 
 
 def _path(field: str) -> DeckPath:

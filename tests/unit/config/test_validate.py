@@ -199,6 +199,36 @@ def test_uploads_should_not_be_buffered(validate: Validate) -> None:
     assert any("warning: route chat: request_buffering" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("route_type", "model", "field"),
+    [
+        (
+            "llm/v1/files",
+            "{provider: bedrock, options: {bedrock: {aws_region: eu-west-1}}}",
+            "bedrock.batch_bucket_prefix",
+        ),
+        (
+            "video/v1/videos/generations",
+            "{provider: bedrock, options: {bedrock: {aws_region: eu-west-1}}}",
+            "bedrock.video_output_s3_uri",
+        ),
+        (
+            "llm/v1/files",
+            "{provider: gemini, options: {gemini: {api_endpoint: a.example, project_id: p, "
+            "location_id: l}}}",
+            "upstream_url",
+        ),
+    ],
+)
+def test_an_option_without_which_no_request_would_succeed_is_a_warning(
+    validate: Validate, route_type: str, model: str, field: str
+) -> None:
+    text = service(CHAT.replace("llm/v1/chat", route_type)).replace("{provider: openai}", model)
+    lines = validate(text)
+    assert any(f"warning: config.model.options.{field}: expected" in line for line in lines), lines
+    assert validate.status == 0
+
+
 def test_a_global_plugin_concerns_every_service_with_a_route(validate: Validate) -> None:
     other = "- name: web\n  url: https://web.example\n  routes: [{name: web}]\n"
     unused = "- name: unused\n  url: https://unused.example\n"
