@@ -4,6 +4,7 @@ address in example_addresses.yaml, with the operator's credential and without th
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,12 @@ def test_the_first_request_goes_to_its_address(name: str) -> None:
     keys = [*ENV.values(), GOOGLE.token]
     is_open = not examples.target(ROUTES[name]).get("auth") and name != "bedrock-role-chat"
     assert any(key in everything for key in keys) != is_open
+
+
+@pytest.mark.parametrize("fixture", ["video", "video-done", "video-content"])
+def test_hugging_faces_videos_are_made_at_several_addresses(fixture: str) -> None:
+    """Which no stand-in has, so they are replayed with the example's configuration."""
+    golden = exchanges.load(f"huggingface/{fixture}")
+    config = _filled(ROUTES["huggingface-videos"]["plugins"][0]["config"])
+    config["auth"] = golden.config["auth"]
+    exchanges.check(replace(golden, config=config))
