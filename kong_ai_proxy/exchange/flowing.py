@@ -57,6 +57,7 @@ _AT_ONCE = 16 << 10
 """Bytes of a download that are changed in one go: other requests wait meanwhile."""
 
 _JSON = "application/json"
+_MAX_DIGITS = 18  # of a length: fewer than 2**63 bytes
 
 # What tells of a download; all else in the head is between us and the provider.
 _PASSED_HEADERS = frozenset(
@@ -147,7 +148,13 @@ class Flowing:
             yield NextCall(result.send)
             return
         self.reading.note_usage(result.usage, "")
-        body = result.body if isinstance(result.body, bytes) else orjson.dumps(result.body)
+        try:
+            body = result.body if isinstance(result.body, bytes) else orjson.dumps(result.body)
+        except orjson.JSONEncodeError:  # a number, or a depth, of the provider's
+            yield from self._failed(
+                ProviderError("the provider's answer cannot be written as JSON")
+            )
+            return
         headers = {"content-type": result.media_type, **self._added(result.dropped)}
         yield from self._whole(body, ResponseHead(result.status, tuple(headers.items())))
 
@@ -243,7 +250,7 @@ class Flowing:
 
 def _length(head: ResponseHead) -> int | None:
     told = head.header("content-length") or ""
-    return int(told) if told.isascii() and told.isdigit() else None
+    return int(told) if told.isascii() and told.isdigit() and len(told) <= _MAX_DIGITS else None
 
 
 class _Reply:

@@ -547,3 +547,13 @@ async def test_members_that_are_nested_too_deeply_are_the_clients_error(
     status, text, _ = await post(url, data=body, headers=headers)
     assert (status, found.requests) == (400, [])
     assert orjson.loads(text)["error"]["message"] == "the request body is nested too deeply"
+
+
+async def test_a_number_that_json_has_not_is_a_502(upstream: Any, as_flow: Any) -> None:
+    def huge(wanted: Wanted) -> Steps:
+        yield from asked(Send("GET", "/"))
+        return Result({"created": int(1.5e300)})
+
+    as_flow(huge)
+    status, text, _ = await post(upstream[1])
+    assert (status, b"cannot be written as JSON" in text) == (502, True)
