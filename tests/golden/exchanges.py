@@ -202,8 +202,9 @@ def _credential(attempt: Attempt) -> Credential | None:
     return AWS if attempt.model.provider == "bedrock" else GOOGLE
 
 
-def play(golden: Exchanges) -> Played:
-    """All of it, as the relay drives it."""
+def play(golden: Exchanges, size: int = 0) -> Played:
+    """All of it, as the relay drives it. `size`: bytes of the pieces in which bodies come, 0 for
+    whole ones."""
     client, body = _client(golden.request)
     plan = Plan(config.parse(golden.plugin, golden.config))
     plan.check_available()
@@ -212,30 +213,38 @@ def play(golden: Exchanges) -> Played:
     played = Played(attempt=attempt)
     env = Env(NOW, ID, _credential(attempt))
     if attempt.is_flow:
-        _flow(golden, attempt, env, body, played)
+        _flow(golden, attempt, env, _pieces(body, size), played, size)
     else:
-        _one(golden, attempt, env, body, played)
+        _one(golden, attempt, env, body, played, size)
     return played
 
 
-def _one(golden: Exchanges, attempt: Attempt, env: Env, body: bytes, played: Played) -> None:
+def _pieces(body: bytes, size: int) -> list[bytes]:
+    return [body[at : at + size] for at in range(0, len(body), size)] if size else [body]
+
+
+def _one(
+    golden: Exchanges, attempt: Attempt, env: Env, body: bytes, played: Played, size: int
+) -> None:
     """A request that is one call; a WebSocket's is its handshake."""
     upstream = attempt.start(env)
     sent = upstream.body
     if sent is not None and not isinstance(sent, bytes):
-        sent = sent.feed(body) + sent.end()
+        sent = b"".join(map(sent.feed, _pieces(body, size))) + sent.end()
     played.asked.append((upstream, sent if sent is not None else body))
     if attempt.is_websocket:
         played.status = 101
         return
-    for event in _events(golden.exchanges[0]["answer"]):
+    for event in _events(golden.exchanges[0]["answer"], size):
         for action in attempt.feed(event):
             _do(action, played)
 
 
-def _flow(golden: Exchanges, attempt: Attempt, env: Env, body: bytes, played: Played) -> None:
+def _flow(
+    golden: Exchanges, attempt: Attempt, env: Env, body: list[bytes], played: Played, size: int
+) -> None:
     answers = [exchange["answer"] for exchange in golden.exchanges]
-    taken = [body] if body else []
+    taken = [piece for piece in reversed(body) if piece]
     events: list[Event] = []
     actions = attempt.begin(env)
     now = env.now
@@ -245,7 +254,7 @@ def _flow(golden: Exchanges, attempt: Attempt, env: Env, body: bytes, played: Pl
                 upstream = attempt.request(action.send, env)
                 sent = upstream.body
                 played.asked.append((upstream, sent if isinstance(sent, bytes) else b""))
-                events = _events(answers[len(played.asked) - 1])
+                events = _events(answers[len(played.asked) - 1], size)
                 break
             if isinstance(action, Take):
                 events = [Received(taken.pop() if taken else b"")]
@@ -260,12 +269,12 @@ def _flow(golden: Exchanges, attempt: Attempt, env: Env, body: bytes, played: Pl
         actions = attempt.feed(events.pop(0))
 
 
-def _events(answer: Json) -> list[Event]:
+def _events(answer: Json, size: int) -> list[Event]:
     headers = {"content-type": "application/json"} if "json" in answer else {}
     headers |= answer.get("headers", {})
     body = _bytes(answer)
     head = ResponseHead(answer.get("status", 200), tuple(headers.items()))
-    return [Head(head), *([Data(body)] if body else []), End()]
+    return [Head(head), *(Data(piece) for piece in _pieces(body, size) if piece), End()]
 
 
 def _do(action: Action, played: Played) -> None:

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.golden import fixture
+from tests.golden import exchanges, fixture
+from tests.golden.exchanges import Exchanges
 
 STREAMS = [golden.name for golden in fixture.fixtures() if golden.is_stream]
+
+EXCHANGES = [exchanges.load(name) for name in exchanges.names()]
 
 COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -91,7 +94,8 @@ def test_a_compressed_stream_may_come_in_any_pieces(
 
 @pytest.mark.parametrize("encoding", COMPRESS)
 @pytest.mark.parametrize(
-    "name", ["cohere/tools", "gemini/embeddings", "openai/chat", "vertex/chat"]
+    "name",
+    ["anthropic/responses", "cohere/tools", "gemini/embeddings", "openai/chat", "vertex/chat"],
 )
 def test_an_answer_in_one_piece_may_be_compressed(name: str, encoding: str) -> None:
     golden = fixture.load(name)
@@ -99,6 +103,14 @@ def test_an_answer_in_one_piece_may_be_compressed(name: str, encoding: str) -> N
     played = golden.play(chunks, **{"content-encoding": encoding})
     assert played.body == golden.play().body
     assert played.head.header("content-encoding") is None
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("golden", EXCHANGES, ids=lambda golden: golden.name)
+def test_uploads_and_answers_may_come_in_small_pieces(golden: Exchanges, size: int) -> None:
+    whole, played = exchanges.play(golden), exchanges.play(golden, size)
+    assert (played.status, played.body) == (whole.status, whole.body)
+    assert [body for _, body in played.asked] == [body for _, body in whole.asked]
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:
