@@ -44,6 +44,25 @@ class Picture(NamedTuple):
     """Such as image/png."""
 
 
+BLOCKED = "moderation_blocked"
+"""OpenAI's code for what its own models refuse to make."""
+
+BLOCKED_TYPE = "image_generation_user_error"
+"""Its type of such an error."""
+
+_SEEDS = 1 << 31
+
+
+def seeded(body: dict[str, object], member: str, done: int) -> dict[str, object]:
+    """The body of a call for more images, after `done` of them: its seed, which lies in `member`,
+    goes on by as many where the client has said one, else the call would make the same again."""
+    config = body.get(member)
+    seed = config.get("seed") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or type(seed) is not int or not 0 <= seed < _SEEDS:
+        return body
+    return {**body, member: {**config, "seed": (seed + done) % _SEEDS}}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesRequest:
     """A prompt, and what is to be edited."""

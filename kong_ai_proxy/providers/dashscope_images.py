@@ -18,7 +18,7 @@ from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.dashscope import images as dashscope_images
 from kong_ai_proxy.formats.dashscope.images import Way
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
-from kong_ai_proxy.formats.images import PNG, ImagesAnswer, ImagesRequest, Picture
+from kong_ai_proxy.formats.images import PNG, ImagesAnswer, ImagesRequest, Picture, seeded
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import (
     Patience,
@@ -51,7 +51,7 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
         mask = yield from images.black_and_white(request.mask, white=True)
         request = replace(request, mask=Picture(mask, PNG))
     way = dashscope_images.way(wanted.model, is_edit=bool(request.images))
-    rendered = [dashscope_images.request(request, count, way) for count in _counts(request)]
+    rendered = list(_rendered(request, way))
     if way is Way.MESSAGE:
         answers = yield from _at_once(rendered, way)
     else:
@@ -66,10 +66,11 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
     return images.Made(answer, rendered[0].dropped)
 
 
-def _counts(request: ImagesRequest) -> Iterator[int]:
+def _rendered(request: ImagesRequest, way: Way) -> Iterator[Rendered]:
     most = dashscope_images.most(request.model)
     for done in range(0, request.n, most):
-        yield min(most, request.n - done)
+        each = dashscope_images.request(request, min(most, request.n - done), way)
+        yield each._replace(body=seeded(each.body, "parameters", done))
 
 
 def _at_once(rendered: list[Rendered], way: Way) -> _Answers:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,7 +16,15 @@ from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.gemini import imagen
 from kong_ai_proxy.formats.gemini import images as gemini_images
-from kong_ai_proxy.formats.images import PNG, Image, ImagesAnswer, ImagesRequest, Picture
+from kong_ai_proxy.formats.images import (
+    BLOCKED,
+    PNG,
+    Image,
+    ImagesAnswer,
+    ImagesRequest,
+    Picture,
+    seeded,
+)
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers import images
@@ -24,7 +32,18 @@ from kong_ai_proxy.providers.flow import ProviderFailed, Send, Step, Wanted, par
 
 _Made = Generator[Step, Any, images.Made]
 _Render = Callable[[ImagesRequest, int], Rendered]
-_Read = Callable[[object], ImagesAnswer | ProviderError]
+
+
+class _Calls(NamedTuple):
+    """How a model is called."""
+
+    render: _Render
+    """The request for that many images."""
+    read: Callable[[object], ImagesAnswer | ProviderError]
+    config: str
+    """The member of the request that has the seed."""
+    most: int
+    """Images by one call."""
 
 
 def _generate_public(request: ImagesRequest, wanted: Wanted) -> _Made:
@@ -67,11 +86,13 @@ def _vertex(wanted: Wanted) -> str:
 def _content(parent: str, request: ImagesRequest, api: gemini_images.Api) -> _Made:
     rendered = gemini_images.request(request, api)
     path = f"{parent}:generateContent"
-    return _gathered(path, request, lambda *_: rendered, gemini_images.answer, 1)
+    make = _Calls(lambda *_: rendered, gemini_images.answer, "generationConfig", 1)
+    return _gathered(path, request, make)
 
 
 def _predicted(parent: str, request: ImagesRequest, render: _Render) -> _Made:
-    return _gathered(f"{parent}:predict", request, render, imagen.answer, imagen.MOST)
+    make = _Calls(render, imagen.answer, "parameters", imagen.MOST)
+    return _gathered(f"{parent}:predict", request, make)
 
 
 def _edited(parent: str, request: ImagesRequest) -> _Made:
@@ -81,21 +102,21 @@ def _edited(parent: str, request: ImagesRequest) -> _Made:
     return (yield from _predicted(parent, request, imagen.edit_request))
 
 
-def _gathered(path: str, request: ImagesRequest, render: _Render, read: _Read, most: int) -> _Made:
-    """As many images as were asked for, `most` by one call; fewer where the provider refuses to
+def _gathered(path: str, request: ImagesRequest, calls: _Calls) -> _Made:
+    """As many images as were asked for; fewer where the provider refuses to
     make some of them, but not all."""
     made: list[Image] = []
     usage: Usage | None = None
     refused: ProviderError | None = None
     dropped: tuple[str, ...] = ()
-    for done in range(0, request.n, most):
-        body, dropped = render(request, min(most, request.n - done))
-        send = Send("POST", path, body=orjson.dumps(body))
-        answer = read(parsed((yield from sent(send, gemini.GENERATE.parse_error))))
+    for done in range(0, request.n, calls.most):
+        body, dropped = calls.render(request, min(calls.most, request.n - done))
+        send = Send("POST", path, body=orjson.dumps(seeded(body, calls.config, done)))
+        answer = calls.read(parsed((yield from sent(send, gemini.GENERATE.parse_error))))
         if isinstance(answer, ImagesAnswer):
             made.extend(answer.images)
             usage = usage + answer.usage if usage and answer.usage else answer.usage or usage
-        elif answer.code == gemini_images.BLOCKED:
+        elif answer.code == BLOCKED:
             refused = answer
         else:
             raise ProviderFailed(answer)

@@ -19,15 +19,19 @@ from kong_ai_proxy.formats.gemini import errors as gemini_errors
 from kong_ai_proxy.formats.gemini import models as gemini_models
 from kong_ai_proxy.formats.gemini.names import camel, merged
 from kong_ai_proxy.formats.gemini.usage import usage
-from kong_ai_proxy.formats.images import JPEG, PNG, Image, ImagesAnswer, ImagesRequest
+from kong_ai_proxy.formats.images import (
+    BLOCKED,
+    BLOCKED_TYPE,
+    JPEG,
+    PNG,
+    Image,
+    ImagesAnswer,
+    ImagesRequest,
+)
 from kong_ai_proxy.formats.sizes import Size, nearest
 
 Api = Literal["gemini", "vertex"]
 """Which of the two: they differ in what they take."""
-
-BLOCKED = "moderation_blocked"
-"""OpenAI's code for what its own models refuse to make."""
-_USERS = "image_generation_user_error"
 
 _Object = Mapping[str, object]
 
@@ -217,7 +221,7 @@ def blocked(what: str, told: str) -> ProviderError:
     """For an image that the provider does not make, in its own words where it has any and with
     the kind and code that OpenAI has for it."""
     message = f"{what}: {told}" if told else what
-    return ProviderError(message, type=_USERS, status=_BAD_REQUEST, code=BLOCKED)
+    return ProviderError(message, type=BLOCKED_TYPE, status=_BAD_REQUEST, code=BLOCKED)
 
 
 def unusable(why: str) -> ProviderError:

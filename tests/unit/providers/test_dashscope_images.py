@@ -122,6 +122,11 @@ def test_several_images_of_a_model_that_makes_one() -> None:
     assert [each["url"] for each in driven.value["data"]] == [url(1), url(2), url(3)]
 
 
+def test_a_seed_counts_up_from_call_to_call() -> None:
+    driven = generated("qwen-image", message(1), message(2), message(3), n=3, seed=7)
+    assert [driven.sent(call)["parameters"]["seed"] for call in range(3)] == [7, 8, 9]
+
+
 def test_several_tasks_run_beside_each_other() -> None:
     made = (task("PENDING", "t-1"), task("PENDING", "t-2"))
     ends = (done(1, 2, 3, 4), task("RUNNING", "t-2"), done(5, 6, name="t-2"))

@@ -131,6 +131,24 @@ def test_imagen_makes_four_by_one_call() -> None:
     assert len(driven.value["data"]) == 9  # one was filtered out
 
 
+def test_a_seed_counts_up_from_call_to_call() -> None:
+    driven = generated(
+        GENERATE, GEMINI_MODEL, content(), content(), n=2, generationConfig={"seed": 7}
+    )
+    assert [driven.sent(call)["generationConfig"]["seed"] for call in range(2)] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds"),
+    [(7, [7, 11]), (2**31 - 1, [2**31 - 1, 3]), ("x", ["x", "x"]), (-1, [-1, -1])],
+)
+def test_a_seed_of_imagens_goes_on_after_the_images_before(seed: Any, seeds: list[Any]) -> None:
+    driven = generated(
+        VERTEX_GENERATE, IMAGEN, predictions(4), predictions(1), n=5, parameters={"seed": seed}
+    )
+    assert [driven.sent(call)["parameters"]["seed"] for call in range(2)] == seeds
+
+
 def test_those_that_are_refused_do_not_spoil_the_others() -> None:
     driven = generated(GENERATE, GEMINI_MODEL, unsafe(), content(), n=2)
     assert len(driven.value["data"]) == 1
