@@ -13,7 +13,6 @@ from typing import Any
 
 import orjson
 
-from kong_ai_proxy.formats import dashscope
 from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.dashscope import images as dashscope_images
 from kong_ai_proxy.formats.dashscope.images import Way
@@ -62,7 +61,9 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
         usage=sum(usages[1:], usages[0]) if usages else None,
     )
     own = wanted.options.upstream_url
-    answer = yield from images.downloaded(answer, request, _HOSTS, dashscope.parse_error, own)
+    answer = yield from images.downloaded(
+        answer, request, _HOSTS, dashscope_images.parse_error, own
+    )
     return images.Made(answer, rendered[0].dropped)
 
 
@@ -77,7 +78,7 @@ def _at_once(rendered: list[Rendered], way: Way) -> _Answers:
     answers = []
     for each in rendered:
         send = Send("POST", f"{_SERVICES}/{way.value}", body=orjson.dumps(each.body))
-        reply = yield from sent(send, dashscope.parse_error)
+        reply = yield from sent(send, dashscope_images.parse_error)
         answers.append(_answered(dashscope_images.answer(parsed(reply))))
     return answers
 
@@ -88,7 +89,7 @@ def _as_tasks(rendered: list[Rendered], way: Way, wanted: Wanted) -> _Answers:
     for each in rendered:
         body = orjson.dumps(each.body)
         send = Send("POST", f"{_SERVICES}/{way.value}", headers=_LATER, body=body)
-        made = parsed((yield from sent(send, dashscope.parse_error)))
+        made = parsed((yield from sent(send, dashscope_images.parse_error)))
         tasks.append(_task(made))
     patience = Patience(wanted, "the image", 1.0)
     answers = []
@@ -100,7 +101,7 @@ def _as_tasks(rendered: list[Rendered], way: Way, wanted: Wanted) -> _Answers:
 def _task(made: Any) -> str:
     name = dashscope_images.task_id(made)
     if not name:
-        raise ProviderFailed(dashscope.told(made) or unusable("it has no task_id").error)
+        raise ProviderFailed(dashscope_images.told(made) or unusable("it has no task_id").error)
     try:
         return f"{_TASKS}/{segment(name, 'task_id')}"
     except FormatError as error:
@@ -110,7 +111,7 @@ def _task(made: Any) -> str:
 def _awaited(path: str, patience: Patience) -> Generator[Step, Any, ImagesAnswer]:
     while True:
         yield from patience.pause()
-        value = parsed((yield from sent(Send("GET", path), dashscope.parse_error)))
+        value = parsed((yield from sent(Send("GET", path), dashscope_images.parse_error)))
         if dashscope_images.is_over(value):
             return _answered(dashscope_images.answer(value))
 

@@ -15,11 +15,18 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from kong_ai_proxy.formats import dashscope
 from kong_ai_proxy.formats.conversation import Rendered
-from kong_ai_proxy.formats.dashscope import told
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import object_of, objects_of, text_of
-from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest, Picture
+from kong_ai_proxy.formats.images import (
+    BLOCKED,
+    BLOCKED_TYPE,
+    Image,
+    ImagesAnswer,
+    ImagesRequest,
+    Picture,
+)
 from kong_ai_proxy.formats.sizes import Limits, Size, nearest, within
 from kong_ai_proxy.formats.usage import MAX_COUNT, Usage
 
@@ -223,6 +230,28 @@ def _data_url(image: Picture) -> str:
 
 
 # ---- answers
+
+# https://www.alibabacloud.com/help/en/model-studio/error-code: what of a prompt or of an image its
+# filter stops.
+_FILTERED = frozenset({"DataInspectionFailed", "IPInfringementSuspect"})
+
+
+def parse_error(status: int, body: bytes) -> ProviderError:
+    """A provider's error of any content."""
+    return _as_openais(dashscope.parse_error(status, body))
+
+
+def told(value: object) -> ProviderError | None:
+    """The error that an answer is, or the `output` of a task; None where it is none."""
+    error = dashscope.told(value)
+    return _as_openais(error) if error else None
+
+
+def _as_openais(error: ProviderError) -> ProviderError:
+    """What the filter has stopped has the kind and code that OpenAI has for it."""
+    if (error.code or "").partition(".")[0] not in _FILTERED:
+        return error
+    return error._replace(type=BLOCKED_TYPE, code=BLOCKED)
 
 
 def task_id(value: _Object) -> str:

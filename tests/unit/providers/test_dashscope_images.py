@@ -204,6 +204,23 @@ def test_tasks_that_fail(status: str, more: Any, told: str, answered: int) -> No
     assert failed.value.error.status == answered
 
 
+@pytest.mark.parametrize("code", ["DataInspectionFailed", "IPInfringementSuspect"])
+@pytest.mark.parametrize("model", ["qwen-image", "wan2.2-t2i-flash"])
+def test_what_a_filter_stops_has_openais_code(model: str, code: str) -> None:
+    error = {"code": code, "message": "No."}
+    answers = [reply(error, 400)]
+    if model != "qwen-image":
+        answers = [task("PENDING"), task("FAILED", **error)]
+    with pytest.raises(ProviderFailed, match=r"No\.") as failed:
+        generated(model, *answers)
+    told = failed.value.error
+    assert (told.status, told.code, told.type) == (
+        400,
+        "moderation_blocked",
+        "image_generation_user_error",
+    )
+
+
 BAD = [
     (reply({"code": "InvalidApiKey", "message": "Invalid API-key provided."}, 401), 401),
     (reply({"code": "Throttling", "message": "Slow"}, 429), 429),
