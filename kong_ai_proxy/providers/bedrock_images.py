@@ -34,6 +34,7 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
         if not found:
             raise unusable("it has no image")
         made += found
+        images.check_held(made)
     told = {"size": size_told(made[0]), "quality": request.quality}
     return images.Made(ImagesAnswer(images=made, settings=told), order.dropped)
 

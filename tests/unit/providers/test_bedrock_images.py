@@ -16,6 +16,7 @@ from openai.types import ImagesResponse
 from kong_ai_proxy.formats import openai, png
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
+from kong_ai_proxy.providers import images as shared
 from kong_ai_proxy.providers.bedrock_images import EDIT, GENERATE
 from kong_ai_proxy.providers.flow import ProviderFailed, Reply, Result, Send
 from tests.flows import NOW, Driven, reply, run, wanted
@@ -324,3 +325,12 @@ def test_amazon_takes_no_webp_and_stability_does() -> None:
     with pytest.raises(FormatError, match="a PNG or JPEG file: Nova Canvas takes no WebP"):
         made(NOVA, {"prompt": "A"}, 1, content=WEBP)
     assert made(SD3, {"prompt": "A"}, 1, content=WEBP).sent()["mode"] == "image-to-image"
+
+
+def test_images_beyond_what_may_be_held_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "MAX_HELD", 1)
+    driven = Driven()
+    asked = wanted(model=SD3, body={"prompt": "A", "n": 9})
+    with pytest.raises(FormatError, match="ask for fewer"):
+        run(GENERATE, asked, stand_in(), driven=driven)
+    assert len(driven.sends) == 1
