@@ -115,6 +115,7 @@ def _gathered(path: str, request: ImagesRequest, calls: _Calls) -> _Made:
         answer = calls.read(parsed((yield from sent(send, gemini.GENERATE.parse_error))))
         if isinstance(answer, ImagesAnswer):
             made.extend(answer.images)
+            images.check_held(made)
             usage = usage + answer.usage if usage and answer.usage else answer.usage or usage
         elif answer.code == BLOCKED:
             refused = answer

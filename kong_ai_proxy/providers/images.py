@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -36,6 +36,10 @@ from kong_ai_proxy.providers.flow import (
     unusable,
     waited,
 )
+
+MAX_HELD = 64 << 20
+"""Bytes of base64 that the images of one request may have together: they are kept until all of them
+are there."""
 
 _URL = re.compile(r"[!-~]{1,8192}")
 
@@ -85,6 +89,16 @@ def dumped(body: Mapping[str, object]) -> bytes:
         raise FormatError("the request is nested too deeply") from None
 
 
+def check_held(made: Iterable[Image]) -> None:
+    """To be called after each call that has brought images. Raises FormatError: a status of the
+    provider's fault would have clients try again, and pay again."""
+    if sum(len(image.base64) for image in made) > MAX_HELD:
+        raise FormatError(
+            f"n: the images are more than {MAX_HELD} bytes of base64 together; ask for fewer at "
+            "once, or for smaller ones"
+        )
+
+
 def downloaded(
     answer: ImagesAnswer,
     request: ImagesRequest,
@@ -103,6 +117,7 @@ def downloaded(
                 revised_prompt=image.revised_prompt
             )
         images.append(image)
+        check_held(images)
     return replace(answer, images=tuple(images))
 
 

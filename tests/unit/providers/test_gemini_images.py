@@ -10,6 +10,7 @@ import pytest
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
+from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import Flow, ProviderFailed, Reply, Result, Send
 from kong_ai_proxy.providers.gemini import GEMINI, VERTEX
 from kong_ai_proxy.providers.gemini_images import EDIT, GENERATE, VERTEX_EDIT, VERTEX_GENERATE
@@ -147,6 +148,19 @@ def test_a_seed_of_imagens_goes_on_after_the_images_before(seed: Any, seeds: lis
         VERTEX_GENERATE, IMAGEN, predictions(4), predictions(1), n=5, parameters={"seed": seed}
     )
     assert [driven.sent(call)["parameters"]["seed"] for call in range(2)] == seeds
+
+
+@pytest.mark.parametrize("model", [GEMINI_MODEL, IMAGEN])
+def test_images_beyond_what_may_be_held_are_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setattr(images, "MAX_HELD", len(B64))
+    made = content() if model == GEMINI_MODEL else predictions(4)
+    driven = Driven()
+    asked = wanted(model=model, body={"prompt": "A cat", "n": 9})
+    with pytest.raises(FormatError, match="ask for fewer"):
+        run(GENERATE, asked, lambda _: made, driven=driven)
+    assert len(driven.sends) == (2 if model == GEMINI_MODEL else 1)
 
 
 def test_those_that_are_refused_do_not_spoil_the_others() -> None:

@@ -48,6 +48,26 @@ def _make(answer: ImagesAnswer, seen: list[ImagesRequest]) -> images.Make:
     return make
 
 
+@pytest.mark.parametrize(("more", "is_refused"), [(0, False), (1, True)])
+def test_the_images_of_one_request_are_bounded(more: int, is_refused: bool) -> None:
+    half = Image(base64="A" * (images.MAX_HELD // 2))
+    made = [half, half, Image(base64="A" * more)]
+    if not is_refused:
+        images.check_held(made)
+        return
+    with pytest.raises(FormatError, match="n: the images are more than 67108864 bytes"):
+        images.check_held(made)
+
+
+def test_images_are_not_fetched_beyond_what_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_HELD", 2 * len(B64))
+    told = tuple(Image(url=f"https://a.images.example/{name}") for name in range(5))
+    request = ImagesRequest(prompt="A", as_url=False)
+    flow = images.downloaded(ImagesAnswer(images=told), request, HOSTS, parse_error)
+    with pytest.raises(FormatError, match="ask for fewer"):
+        driven(flow, *[Reply(200, PNG)] * 3)  # a fourth one is not asked for
+
+
 def test_a_flow_from_request_to_answer() -> None:
     seen: list[ImagesRequest] = []
     flow = images.generation(_make(ImagesAnswer(images=(Image(base64=B64),)), seen))
