@@ -281,6 +281,7 @@ async def test_wrong_generations_are_a_400(world: World, body: Json, text: str) 
 
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
+OTHER_FORM = {"content-type": "multipart/form-data; boundary=c"}
 PROMPT = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na hat\r\n'
 MODEL = f'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n{NOVA}\r\n'.encode()
 HEAD = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
@@ -294,7 +295,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r
         (FORM, MODEL + PROMPT + HEAD + b"\r\n--b--\r\n", "image: expected a PNG, JPEG or WebP"),
         (FORM, MODEL + PROMPT + HEAD + b"GIF89a\r\n--b--\r\n", "image: expected a PNG, JPEG or"),
         (FORM, MODEL + PROMPT + HEAD + IMAGE, "cut short"),
-        ({"content-type": "multipart/form-data; boundary=c"}, MODEL + PROMPT + b"--b--\r\n", "boundary"),
+        (OTHER_FORM, MODEL + PROMPT + b"--b--\r\n", "boundary"),
         ({"content-type": "multipart/form-data"}, PROMPT + b"--b--\r\n", "boundary"),
         ({"content-type": "application/json"}, b'{"prompt": "a hat"}', "images: expected a PNG"),
     ],

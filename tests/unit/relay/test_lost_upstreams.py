@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ WHOLE = answer(b'{"a":1}')
 HEAD = WHOLE[: WHOLE.index(b"\r\n\r\n") + 4]
 
 
-async def answered(script: Script, **timeouts: int) -> Answer:
+async def answered(script: Script, **timeouts: Any) -> Answer:
     """The relay's answer to a chat request with this provider, whose connection is ended."""
     async with provided(script, **timeouts) as (_, relay):
         found = await ask(relay)
