@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -18,6 +19,13 @@ Size = tuple[int, int]
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
 MP4 = "video/mp4"
+_VIDEO_TYPE = re.compile(r"video/[a-z0-9.+-]{1,100}", re.IGNORECASE)
+
+
+def video_type(told: str) -> str:
+    """What a provider tells of a video's format, which goes into a header; MP4 where that is no
+    format of videos."""
+    return told if _VIDEO_TYPE.fullmatch(told) else MP4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,8 +227,7 @@ def _retrieve(told: str, place: Bucket) -> Steps:
     key = file_name(told)
     known = known_key(key, told)
     reply = yield from head(place, key, told)
-    length = reply.headers.get("content-length", "")
-    size = int(length) if length.isascii() and length.isdigit() else 0
+    size = s3.length(reply.headers.get("content-length", ""))
     modified = seconds(reply.headers.get("last-modified", ""))
     return Result(openai_files.render_file(_file(key, known, size, modified)))
 

@@ -17,6 +17,7 @@ provider's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +37,9 @@ OK = 200
 FIRST_ERROR = 300
 BAD_GATEWAY = 502
 GATEWAY_TIMEOUT = 504
+
+# Encoded or not: some servers take %2F for a slash.
+_CLIMBS = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
 
 MAX_WAITED = 540.0
 """Seconds that a client is kept waiting for something that is polled for: the Service that the
@@ -268,7 +272,7 @@ def not_there(wanted: Wanted) -> ProviderFailed:
 
 def segment(text: str, what: str) -> str:
     """`text` as one segment of a path, percent-encoded. Raises FormatError where it is none."""
-    if text in ("", ".", "..") or not text.isprintable():
+    if text in ("", ".") or not text.isprintable() or _CLIMBS.search(text):
         raise FormatError(f"{what}: expected a name, got {text[:100]!r}")
     try:
         return quote(text, safe="")

@@ -177,12 +177,12 @@ def _find_vertex(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
 def _vertex_content(found: Found, variant: str, wanted: Wanted) -> Result | Passed:
     """The video is in the operation itself, or in a bucket where the client wanted it there."""
     if found.asset.startswith("gs://"):
-        return Passed(_stored(found.asset, wanted.options), _parse_error, found.media_type or MP4)
+        return Passed(_stored(found.asset, wanted.options), _parse_error, found.media_type)
     try:
         content = base64.b64decode(found.asset, validate=True)
     except (binascii.Error, ValueError):
         raise unusable("the video is not in base64") from None
-    return Result(content, media_type=found.media_type or MP4)
+    return Result(content, media_type=found.media_type)
 
 
 def _stored(uri: str, options: ModelOptions) -> Send:

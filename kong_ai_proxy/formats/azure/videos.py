@@ -25,6 +25,7 @@ from kong_ai_proxy.formats.videos import (
     whole_number,
 )
 
+_LAST_TIME = 1 << 40  # seconds; a larger number is none, and may be no whole one
 _SECONDS = range(1, 21)
 _USUAL_SECONDS = 5
 _SIZES = (
@@ -151,9 +152,11 @@ def _error(
 
 
 def _time(value: Mapping[str, object], name: str) -> int | None:
-    """Seconds since 1970."""
+    """Seconds since 1970; None for what is no such number."""
     found = value.get(name)
-    return int(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        return None
+    return int(found) if 0 <= found < _LAST_TIME else None
 
 
 def _whole(value: Mapping[str, object], name: str) -> int | None:

@@ -21,6 +21,9 @@ _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _NOT_PLAIN = re.compile(rb"<!DOCTYPE|<!ENTITY|\0", re.IGNORECASE)  # NUL: not UTF-8 either
 
 
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
+
 class S3Object(NamedTuple):
     """What a list tells of one object."""
 
@@ -48,17 +51,22 @@ def parse_listing(body: bytes) -> Listing:
     found = []
     for each in root.iterfind("{*}Contents"):
         key = each.findtext("{*}Key") or ""
-        size = each.findtext("{*}Size") or "0"
+        size = each.findtext("{*}Size") or ""
         found.append(
             S3Object(
                 unquote(key) if is_encoded else key,
-                int(size) if size.isascii() and size.isdigit() else 0,
+                length(size),
                 seconds(each.findtext("{*}LastModified") or ""),
             )
         )
     is_truncated = root.findtext("{*}IsTruncated") == "true"
     token = root.findtext("{*}NextContinuationToken") or ""
     return Listing(tuple(found), token if is_truncated else "")
+
+
+def length(text: str) -> int:
+    """The bytes that a text counts, of a listing or in the header content-length; 0 for none."""
+    return int(text) if _LENGTH.fullmatch(text) else 0
 
 
 def parse_upload_id(body: bytes) -> str:

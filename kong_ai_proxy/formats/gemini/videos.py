@@ -28,6 +28,7 @@ from kong_ai_proxy.formats.videos import (
     chosen_seconds,
     chosen_size,
     flag,
+    video_type,
     whole_number,
 )
 
@@ -215,7 +216,9 @@ def _video(video: Mapping[str, object]) -> Operation:
         True,
         uri=fields.text_of(video, "uri") or fields.text_of(video, "gcsUri"),
         base64=fields.text_of(video, "bytesBase64Encoded") or fields.text_of(video, "encodedVideo"),
-        media_type=fields.text_of(video, "mimeType") or fields.text_of(video, "encoding"),
+        media_type=video_type(
+            fields.text_of(video, "mimeType") or fields.text_of(video, "encoding")
+        ),
     )
 
 

@@ -18,12 +18,12 @@ from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import object_of, objects_of, parsed, plain_error, text_of, wrong
 from kong_ai_proxy.formats.huggingface.common import error_of
 from kong_ai_proxy.formats.videos import (
-    MP4,
     Order,
     Reading,
     Status,
     VideoRequest,
     anything,
+    video_type,
     whole_number,
 )
 
@@ -141,8 +141,7 @@ def parse_result(value: Mapping[str, object]) -> Made:
     url = text_of(video, "url")
     if not url:
         raise FormatError("expected `video.url`")
-    told = text_of(video, "content_type")
-    return Made(url, told if told.startswith("video/") else MP4)
+    return Made(url, video_type(text_of(video, "content_type")))
 
 
 def parse_error(status: int, body: bytes) -> ProviderError:

@@ -95,6 +95,15 @@ def test_a_job_that_is_done() -> None:
     assert (video.prompt, video.seconds) == ("A cat playing piano in a jazz bar.", "5")
 
 
+@pytest.mark.parametrize("told", [1.5e300, -1, 1 << 62, "x", True])
+def test_a_time_that_is_none_is_not_told(told: Any) -> None:
+    job = payload("sora_done", expires_at=told, finished_at=told)
+    video = checked(ask(SORA, "GET", GIVEN, replies=[job]))
+    assert (video.completed_at, video.expires_at) == (None, None)
+    error = failed(SORA, "GET", GIVEN, replies=[payload("sora_done", created_at=told)])
+    assert (error.status, "not usable" in error.message) == (502, True)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [

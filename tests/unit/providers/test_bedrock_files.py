@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from kong_ai_proxy.formats import openai
+from kong_ai_proxy.formats.bedrock import s3
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers import bedrock_files
 from kong_ai_proxy.providers.bedrock_files import FILES, PART
@@ -237,6 +238,20 @@ def test_a_list_goes_on_over_pages() -> None:
     listed = world.files("GET", query={"limit": "4"}).value
     assert [each["id"] for each in listed["data"]] == ids[:0:-1]
     assert listed["has_more"] is True
+
+
+@pytest.mark.parametrize("told", ["9" * 5000, "-1", "1e9", "\u0665", ""])
+def test_a_size_that_is_none_counts_as_nothing(told: str) -> None:
+    answer = (
+        f"<ListBucketResult><Contents><Key>k</Key><Size>{told}</Size></Contents></ListBucketResult>"
+    )
+    (found,) = s3.parse_listing(answer.encode()).objects
+    assert found.size == 0
+    world = World()
+    file = world.upload(ASSISTANTS, ("file", b"x", "one.txt")).value
+    asked = wanted(openai.FILES, method="GET", rest=(file["id"],), options=options())
+    replies = [reply(b"", content_length=told)]
+    assert run(FILES, asked, replies).value["bytes"] == 0
 
 
 def test_a_bucket_of_other_things_is_not_gone_through_without_end(

@@ -251,7 +251,7 @@ def test_a_provider_that_fails_at_any_call(
     assert failed.value.error.status == status
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a\nb", 7, None])
+@pytest.mark.parametrize("name", ["..", ".", "../../x", "a\\..\\b", "%2E%2e", "a\nb", 7, None])
 def test_a_task_whose_id_is_none(name: Any) -> None:
     with pytest.raises(ProviderFailed, match="not usable") as failed:
         generated("wan2.2-t2i-flash", task("PENDING", name))
@@ -259,5 +259,5 @@ def test_a_task_whose_id_is_none(name: Any) -> None:
 
 
 def test_a_tasks_id_stays_one_segment() -> None:
-    driven = generated("wan2.2-t2i-flash", task("PENDING", "../x?y"), done(1))
-    assert driven.sends[1].path == "/api/v1/tasks/..%2Fx%3Fy"
+    driven = generated("wan2.2-t2i-flash", task("PENDING", "a/x?y"), done(1))
+    assert driven.sends[1].path == "/api/v1/tasks/a%2Fx%3Fy"

@@ -322,6 +322,25 @@ def test_vertex_has_the_video_in_its_answer() -> None:
     assert (result.body, result.media_type) == (b"film", "video/mp4")
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("video/webm", "video/webm"),
+        ("video/mp4\r\nX-Evil: 1", "video/mp4"),
+        ("video/" + "x" * 70_000, "video/mp4"),
+        ("text/html", "video/mp4"),
+        ("\0", "video/mp4"),
+        ("", "video/mp4"),
+    ],
+)
+@pytest.mark.parametrize(
+    "where", [{"bytesBase64Encoded": "ZmlsbQ=="}, {"gcsUri": "gs://acme-videos/out/sample_0.mp4"}]
+)
+def test_what_is_told_of_the_format_is_one_of_videos(told: str, expected: str, where: Any) -> None:
+    result = content("vertex_done_inline", response={"videos": [{**where, "mimeType": told}]})
+    assert result.media_type == expected
+
+
 def test_vertex_has_the_video_in_a_bucket() -> None:
     send = content("vertex_done_stored").send
     assert send.base_url == "https://storage.googleapis.com"
