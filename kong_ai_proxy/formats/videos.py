@@ -94,6 +94,8 @@ class Listed(NamedTuple):
 
     videos: Sequence[Video]
     has_more: bool = False
+    dropped: tuple[str, ...] = ()
+    """Names of the client's parameters that the provider has not."""
 
 
 # ---- what models can do

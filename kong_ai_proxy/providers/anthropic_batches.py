@@ -222,7 +222,8 @@ def _list(wanted: Wanted) -> Steps:
         found, has_more = anthropic_batches.parse_batches(value)
     except FormatError as wrong:
         raise unusable(str(wrong)) from None
-    return Result(openai_batches.render_batches(map(_batch, found), has_more=has_more))
+    page = openai_batches.render_batches(map(_batch, found), has_more=has_more)
+    return Result(page, dropped=asked.dropped(kept="desc"))
 
 
 def _results(wanted: Wanted, name: str) -> Passed:

@@ -209,7 +209,8 @@ def _list(wanted: Wanted, place: Bucket) -> Steps:
         if not token or len(found) > query.limit:
             break
     has_more = len(found) > query.limit or bool(token)
-    return Result(openai_batches.render_batches(found[: query.limit], has_more=has_more))
+    listed = openai_batches.render_batches(found[: query.limit], has_more=has_more)
+    return Result(listed, dropped=query.dropped(kept="desc"))
 
 
 def _batch(job: Job, key: str, place: Bucket) -> Batch:

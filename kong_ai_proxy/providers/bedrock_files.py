@@ -245,8 +245,6 @@ def _file(key: str, known: Key, size: int, modified: int) -> FileObject:
 def _list(wanted: Wanted, place: Bucket) -> Steps:
     """Goes through the bucket until it has as many as are wanted, and one more."""
     query = openai_files.parse_list(wanted.query)
-    if query.ascending:
-        raise FormatError("order: expected desc, S3 lists the newest first only")
     where = {"max-keys": str(_PAGE)}
     if query.after:
         known_key(file_name(query.after), query.after)
@@ -260,7 +258,8 @@ def _list(wanted: Wanted, place: Bucket) -> Steps:
             break
         where = {"max-keys": str(_PAGE), "continuation-token": listing.next_token}
     has_more = len(files) > query.limit or bool(listing.next_token)
-    return Result(openai_files.render_files(files[: query.limit], has_more=has_more))
+    page = openai_files.render_files(files[: query.limit], has_more=has_more)
+    return Result(page, dropped=query.dropped(kept="desc"))
 
 
 def _files(listing: s3.Listing, place: Bucket, purpose: str) -> list[FileObject]:

@@ -90,7 +90,8 @@ def _list(wanted: Wanted) -> Steps:
         return [_batch(each) for each in jobs], following
 
     found, has_more = yield from google_pages.listed(asked, fetch, no_batch)
-    return Result(openai_batches.render_batches(found, has_more=has_more))
+    page = openai_batches.render_batches(found, has_more=has_more)
+    return Result(page, dropped=asked.dropped())
 
 
 def _cancel(told: str) -> Steps:

@@ -255,8 +255,8 @@ def _list(wanted: Wanted) -> Steps:
     found, has_more = yield from google_pages.listed(
         asked, fetch, no_file, lambda file: asked.purpose in ("", file.purpose)
     )
-    dropped = ("order",) if asked.ascending else ()
-    return Result(openai_files.render_files(found, has_more=has_more), dropped=dropped)
+    page = openai_files.render_files(found, has_more=has_more)
+    return Result(page, dropped=asked.dropped())
 
 
 def _content(wanted: Wanted, told: str) -> Passed:

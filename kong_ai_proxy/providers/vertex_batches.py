@@ -116,7 +116,8 @@ def _list(wanted: Wanted, jobs: str) -> Steps:
         return [_batch(each) for each in found], following
 
     found, has_more = yield from google_pages.listed(query, fetch, no_batch)
-    return Result(openai_batches.render_batches(found, has_more=has_more))
+    page = openai_batches.render_batches(found, has_more=has_more)
+    return Result(page, dropped=query.dropped())
 
 
 def _batch(job: Job) -> Batch:

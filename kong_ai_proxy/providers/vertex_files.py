@@ -124,7 +124,8 @@ def _list(wanted: Wanted, bucket: Bucket) -> Steps:
     found, has_more = yield from google_pages.listed(
         query, fetch, no_file, lambda file: query.purpose in ("", file.purpose)
     )
-    return Result(openai_files.render_files(found, has_more=has_more))
+    page = openai_files.render_files(found, has_more=has_more)
+    return Result(page, dropped=query.dropped())
 
 
 def _content(wanted: Wanted, bucket: Bucket, told: str) -> Passed:

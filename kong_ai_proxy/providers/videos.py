@@ -66,7 +66,7 @@ def flow(service: Service) -> Flow:
             case "GET", () if service.listed:
                 page = openai_videos.parse_page(wanted.query)
                 listed = yield from service.listed(page, wanted)
-                return Result(openai_videos.render_list(listed))
+                return Result(openai_videos.render_list(listed), dropped=listed.dropped)
             case "GET", (given,):
                 found = yield from service.find(_name(given), wanted)
                 return Result(openai_videos.render_video(found.video))

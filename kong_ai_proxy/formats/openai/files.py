@@ -27,8 +27,13 @@ class ListQuery(NamedTuple):
     """The id of the last object of the page before; "" for the first page."""
     purpose: str = ""
     """"" for all."""
-    ascending: bool = False
-    """Whether the oldest come first."""
+    order: str = ""
+    """asc for the oldest first, desc for the newest; "" where nobody said."""
+
+    def dropped(self, kept: str = "") -> tuple[str, ...]:
+        """The parameters that a provider has not: `order`, unless it is the one that its lists
+        have, "" where they have neither."""
+        return () if self.order in ("", kept) else ("order",)
 
 
 def parse_purpose(fields: Mapping[str, str]) -> str:
@@ -59,10 +64,10 @@ def parse_list(
     limit = query.get("limit", str(usual))
     if not _SECONDS.fullmatch(limit) or not 1 <= int(limit) <= most:
         wrong("limit", f"a whole number from 1 to {most}")
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
+    order = query.get("order", "")
+    if order not in ("", "asc", "desc"):
         wrong("order", "asc or desc")
-    return ListQuery(int(limit), query.get("after", ""), query.get("purpose", ""), order == "asc")
+    return ListQuery(int(limit), query.get("after", ""), query.get("purpose", ""), order)
 
 
 def render_file(file: FileObject) -> dict[str, object]:

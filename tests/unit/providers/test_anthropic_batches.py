@@ -117,6 +117,14 @@ def test_a_good_end_and_a_cancelled_one(world: World, upstream: AnthropicBatches
     assert world.ask("DELETE", f"/batches/{ids[1]}").value["deleted"] is True
 
 
+@pytest.mark.parametrize(("order", "dropped"), [("asc", ("order",)), ("desc", ())])
+def test_an_order_that_cannot_be_had_is_named(
+    world: World, order: str, dropped: tuple[str, ...]
+) -> None:
+    driven = world.ask("GET", "/batches", query={"order": order})
+    assert getattr(driven.result, "dropped", None) == dropped
+
+
 def test_batches_are_listed(world: World) -> None:
     ids = [world.ask("POST", "/batches", requests=TWO, **NEW).value["id"] for _ in range(3)][::-1]
     page = world.ask("GET", "/batches", query={"limit": "2"}).value

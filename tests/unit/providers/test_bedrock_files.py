@@ -307,9 +307,13 @@ def test_other_operations_are_not_there(method: str, rest: tuple[str, ...]) -> N
         assert failure(lambda: World().batches(method, *rest))[0] == 404
 
 
-def test_the_oldest_first_is_not_to_be_had() -> None:
-    with pytest.raises(FormatError, match="order: expected desc"):
-        World().files("GET", query={"order": "asc"})
+@pytest.mark.parametrize(("order", "dropped"), [("asc", ("order",)), ("desc", ())])
+def test_an_order_that_cannot_be_had_is_named(order: str, dropped: tuple[str, ...]) -> None:
+    for listed in (World().files, World().batches):
+        driven = listed("GET", query={"order": order})
+        assert getattr(driven.result, "dropped", None) == dropped
+    with pytest.raises(FormatError, match="order: expected asc or desc"):
+        World().files("GET", query={"order": "newest"})
 
 
 @pytest.mark.parametrize(

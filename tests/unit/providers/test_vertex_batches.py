@@ -366,6 +366,14 @@ def test_a_batch_without_any_model_is_refused(world: World) -> None:
         world.ask("POST", "/batches", **asked)
 
 
+@pytest.mark.parametrize("path", ["/files", "/batches"])
+def test_googles_lists_have_an_order_of_their_own(world: World, path: str) -> None:
+    for order in ("asc", "desc"):
+        driven = world.ask("GET", path, query={"order": order})
+        assert getattr(driven.result, "dropped", None) == ("order",)
+    assert getattr(world.ask("GET", path).result, "dropped", None) == ()
+
+
 def test_batches_are_listed_cancelled_and_deleted(world: World, jobs: VertexBatches) -> None:
     ids = [made(world)["id"] for _ in range(3)][::-1]
     page = world.ask("GET", "/batches", query={"limit": "2"}).value

@@ -134,7 +134,7 @@ def test_a_list_is_asked_for() -> None:
     query = openai_files.parse_list({"limit": "5", "after": "file-a", "purpose": "batch"})
     assert query == openai_files.ListQuery(5, "file-a", "batch")
     assert openai_files.parse_list({}).limit == 10_000
-    assert openai_files.parse_list({"order": "asc"}, most=100, usual=20) == (20, "", "", True)
+    assert openai_files.parse_list({"order": "asc"}, most=100, usual=20) == (20, "", "", "asc")
 
 
 @pytest.mark.parametrize(
