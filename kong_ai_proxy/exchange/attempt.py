@@ -277,6 +277,7 @@ class Attempt:
             content.value if isinstance(content, JsonObject) else content,
             env,
             texts,
+            self._provider.name,
         )
         self.answer = Flowing(
             flow.run(wanted),

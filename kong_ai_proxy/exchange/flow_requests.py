@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.auth.identity import Identity
+from kong_ai_proxy.auth.sigv4 import AwsCredentials
 from kong_ai_proxy.config import Model
 from kong_ai_proxy.exchange import cloud, privacy
 from kong_ai_proxy.exchange.address import split_url
@@ -99,8 +100,10 @@ def wanted(
     content: Mapping[str, object] | Form | None,
     env: Env,
     texts: Texts,
+    provider: str,
 ) -> Wanted:
-    """What the client wants. Raises Refused (400) for a form that cannot be read."""
+    """What the client wants of `provider`. Raises Refused (400) for a form that cannot be read, and
+    for a path or a query that is not UTF-8."""
     fields: Mapping[str, object] = {}
     parts: tuple[Part, ...] = ()
     if isinstance(content, Form):
@@ -115,18 +118,31 @@ def wanted(
         method=request.method,
         collection=sub.collection,
         rest=_segments(sub.rest),
-        query=call.query,
+        query=_checked(call.query),
         body=fields,
         parts=parts,
         content_type=request.header("content-type") or "",
         id=env.id,
         now=env.now,
         texts=texts,
+        provider=provider,
+        signs=isinstance(env.credential, AwsCredentials),
     )
 
 
 def _segments(rest: str) -> tuple[str, ...]:
-    return tuple(unquote(each, errors="surrogateescape") for each in rest.split("/") if each)
+    try:
+        return tuple(unquote(each, errors="strict") for each in rest.split("/") if each)
+    except UnicodeDecodeError:
+        raise Refused(BAD_REQUEST, "path: expected UTF-8, percent-encoded") from None
+
+
+def _checked(query: Mapping[str, str]) -> Mapping[str, str]:
+    try:
+        "".join([*query, *query.values()]).encode()
+    except UnicodeEncodeError:
+        raise Refused(BAD_REQUEST, "query: expected UTF-8, percent-encoded") from None
+    return query
 
 
 def _with_extra(body: Mapping[str, object]) -> Mapping[str, object]:

@@ -27,6 +27,7 @@ from kong_ai_proxy.formats.files import FileObject
 from kong_ai_proxy.formats.openai import batches as openai_batches
 from kong_ai_proxy.formats.openai import files as openai_files
 from kong_ai_proxy.providers.files import (
+    BATCH_OPERATIONS,
     MAX_INPUT_LINE,
     MAX_OUTPUT_LINE,
     BatchInput,
@@ -82,7 +83,7 @@ def _run(wanted: Wanted) -> Steps:
         case "DELETE", (told,):
             yield from sent(Send("DELETE", f"{_PATH}/{_name(told)}"), _ERRORS)
             return Result({"id": told, "object": "batch", "deleted": True})
-    raise not_there(wanted)
+    raise not_there(wanted, *BATCH_OPERATIONS, "DELETE /batches/{id}")
 
 
 def _file(wanted: Wanted) -> Steps:
@@ -95,7 +96,7 @@ def _file(wanted: Wanted) -> Steps:
             return Result(openai_files.render_file(_output(batch)))
         case "GET", (told, "content"):
             return _results(wanted, _name(_batch_id(told)))
-    raise not_there(wanted)
+    raise not_there(wanted, "GET /files/{id}", "GET /files/{id}/content")
 
 
 BATCHES = Flow(_run, collections=("batches", "files"))

@@ -29,8 +29,9 @@ from kong_ai_proxy.providers.bedrock_bucket import (
     parse_key,
 )
 from kong_ai_proxy.providers.bedrock_files import MODEL_HEADER, URLS, head
+from kong_ai_proxy.providers.bedrock_output import check_signs
 from kong_ai_proxy.providers.bedrock_paths import CONTROL, elsewhere
-from kong_ai_proxy.providers.files import file_id, file_name, no_batch
+from kong_ai_proxy.providers.files import BATCH_OPERATIONS, file_id, file_name, no_batch
 from kong_ai_proxy.providers.flow import (
     Flow,
     ProviderFailed,
@@ -70,7 +71,7 @@ def _run(wanted: Wanted) -> Steps:
             return Result(openai_batches.render_batch(_batch(job, key, place)))
         case "POST", (told, "cancel"):
             return (yield from _cancel(wanted, place, told))
-    raise not_there(wanted)
+    raise not_there(wanted, *BATCH_OPERATIONS)
 
 
 BATCHES = Flow(_run)
@@ -80,6 +81,7 @@ BATCHES = Flow(_run)
 
 
 def _create(wanted: Wanted, place: Bucket) -> Steps:
+    check_signs(wanted)
     new = openai_batches.parse_create(wanted.body)
     key, kind = _input(new)
     role = _role(wanted.options, new.settings)

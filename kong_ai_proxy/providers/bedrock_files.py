@@ -32,7 +32,9 @@ from kong_ai_proxy.providers.bedrock_bucket import (
     parse_key,
     upload_key,
 )
+from kong_ai_proxy.providers.bedrock_output import check_signs
 from kong_ai_proxy.providers.files import (
+    FILE_OPERATIONS,
     MAX_OUTPUT_LINE,
     BatchInput,
     BatchOutput,
@@ -82,6 +84,7 @@ _Read = TypeVar("_Read")
 
 def _run(wanted: Wanted) -> Steps:
     place = bucket(wanted.options)
+    check_signs(wanted)
     match wanted.method, wanted.rest:
         case "POST", ():
             return (yield from _create(wanted, place))
@@ -93,7 +96,7 @@ def _run(wanted: Wanted) -> Steps:
             return (yield from _delete(told, place))
         case "GET", (told, "content"):
             return _content(wanted, told, place)
-    raise not_there(wanted)
+    raise not_there(wanted, *FILE_OPERATIONS)
 
 
 FILES = Flow(_run, takes_body=True)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.providers.bedrock_paths import host
+from kong_ai_proxy.providers.flow import ProviderFailed, Wanted
 
 SERVICE = "s3"
 """That a signature is for."""
@@ -48,6 +50,19 @@ def place(uri: str) -> Place | None:
 def _has_dots(key: str) -> bool:
     """What would be another path to some HTTP client."""
     return any(part in (".", "..") for part in key.split("/"))
+
+
+def check_signs(wanted: Wanted) -> None:
+    """Raise ProviderFailed (500) where S3 would refuse what the operator configured. What is behind
+    an `upstream_url` may take any credential."""
+    if wanted.signs or wanted.options.upstream_url:
+        return
+    text = (
+        "an API key of Bedrock's (the header Authorization, or AWS_BEARER_TOKEN_BEDROCK) opens no "
+        "bucket in S3, where files and videos are: set auth.aws_access_key_id and "
+        "auth.aws_secret_access_key, or give the gateway a role of AWS"
+    )
+    raise ProviderFailed(ProviderError(text, status=500))
 
 
 def base_url(bucket: str, options: ModelOptions) -> str:

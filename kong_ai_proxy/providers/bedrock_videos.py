@@ -127,6 +127,7 @@ def _content(found: Found, variant: str, wanted: Wanted) -> Passed:
     """The object in the folder that Bedrock made for the invocation, below the configured place
     and nowhere else."""
     output = _output(wanted.options)
+    bedrock_output.check_signs(wanted)
     folder = place(found.asset)
     if folder is None or not output.holds(folder):
         text = f"the video is not below {_OPTION}, which is {output.uri}"

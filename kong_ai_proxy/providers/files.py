@@ -62,6 +62,22 @@ def file_name(told: str) -> str:
     return name
 
 
+FILE_OPERATIONS = (
+    "POST /files",
+    "GET /files",
+    "GET /files/{id}",
+    "GET /files/{id}/content",
+    "DELETE /files/{id}",
+)
+BATCH_OPERATIONS = (
+    "POST /batches",
+    "GET /batches",
+    "GET /batches/{id}",
+    "POST /batches/{id}/cancel",
+)
+"""The operations of OpenAI's, for not_there."""
+
+
 def no_file(told: str) -> ProviderFailed:
     """For an id that leads nowhere."""
     return _nothing("File", told)

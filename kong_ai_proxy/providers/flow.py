@@ -94,6 +94,10 @@ class Wanted(NamedTuple):
     now: float = 0.0
     """Seconds since 1970."""
     texts: Texts | None = None
+    provider: str = ""
+    """Its name in the configuration, for errors."""
+    signs: bool = True
+    """Of Bedrock: whether requests are signed, which is what S3 wants. An API key signs nothing."""
 
 
 # ---- steps
@@ -262,12 +266,14 @@ def unusable(why: str) -> ProviderFailed:
     return ProviderFailed(ProviderError(f"the provider's answer is not usable: {why}", status=502))
 
 
-def not_there(wanted: Wanted) -> ProviderFailed:
-    """For an operation that the provider has not."""
+def not_there(wanted: Wanted, *there: str) -> ProviderFailed:
+    """For an operation that the provider has not; `there` are those that it has, such as
+    `GET /files/{id}`."""
     path = "/".join([wanted.collection, *wanted.rest])
-    return ProviderFailed(
-        ProviderError(f"{wanted.method} /{path}: the provider has no such operation", status=404)
-    )
+    text = f"{wanted.method} /{path}: {wanted.provider or 'the provider'} has no such operation"
+    if there:
+        text += f"; it has {', '.join(there)}"
+    return ProviderFailed(ProviderError(text, status=404))
 
 
 def segment(text: str, what: str) -> str:

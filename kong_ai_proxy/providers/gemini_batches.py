@@ -20,7 +20,7 @@ from kong_ai_proxy.formats.gemini import batches as gemini_batches
 from kong_ai_proxy.formats.gemini.batches import Job
 from kong_ai_proxy.formats.openai import batches as openai_batches
 from kong_ai_proxy.providers import gemini_files, google_batches, google_pages
-from kong_ai_proxy.providers.files import file_id, no_batch
+from kong_ai_proxy.providers.files import BATCH_OPERATIONS, file_id, no_batch
 from kong_ai_proxy.providers.flow import Flow, Result, Send, Step, Steps, Wanted, not_there, sent
 from kong_ai_proxy.providers.gemini_paths import public_model
 
@@ -44,7 +44,7 @@ def _run(wanted: Wanted) -> Steps:
             name = google_batches.name_of(told)
             yield from sent(Send("DELETE", f"/v1beta/batches/{name}"), _ERRORS)
             return Result(google_batches.deleted(told))
-    raise not_there(wanted)
+    raise not_there(wanted, *BATCH_OPERATIONS, "DELETE /batches/{id}")
 
 
 BATCHES = Flow(_run)

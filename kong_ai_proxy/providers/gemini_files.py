@@ -27,6 +27,7 @@ from kong_ai_proxy.formats.openai import batches as openai_batches
 from kong_ai_proxy.formats.openai import files as openai_files
 from kong_ai_proxy.providers import google_pages
 from kong_ai_proxy.providers.files import (
+    FILE_OPERATIONS,
     MAX_OUTPUT_LINE,
     BatchInput,
     BatchOutput,
@@ -87,7 +88,7 @@ def _run(wanted: Wanted) -> Steps:
             return _content(wanted, told)
         case "DELETE", (told,):
             return (yield from _delete(told))
-    raise not_there(wanted)
+    raise not_there(wanted, *FILE_OPERATIONS)
 
 
 FILES = Flow(_run, takes_body=True)

@@ -21,7 +21,7 @@ from kong_ai_proxy.formats.gemini import vertex_batches
 from kong_ai_proxy.formats.gemini.batches import Job
 from kong_ai_proxy.formats.openai import batches as openai_batches
 from kong_ai_proxy.providers import google_batches, google_pages
-from kong_ai_proxy.providers.files import no_batch
+from kong_ai_proxy.providers.files import BATCH_OPERATIONS, no_batch
 from kong_ai_proxy.providers.flow import (
     Flow,
     ProviderFailed,
@@ -66,7 +66,7 @@ def _run(wanted: Wanted) -> Steps:
             path = f"{jobs}/{google_batches.name_of(told)}"
             yield from sent(Send("DELETE", path), _ERRORS)
             return Result(google_batches.deleted(told))
-    raise not_there(wanted)
+    raise not_there(wanted, *BATCH_OPERATIONS, "DELETE /batches/{id}")
 
 
 BATCHES = Flow(_run)

@@ -21,6 +21,7 @@ from kong_ai_proxy.formats.gemini.storage import StoredObject
 from kong_ai_proxy.formats.openai import files as openai_files
 from kong_ai_proxy.providers import google_pages
 from kong_ai_proxy.providers.files import (
+    FILE_OPERATIONS,
     MAX_OUTPUT_LINE,
     BatchInput,
     BatchOutput,
@@ -84,7 +85,7 @@ def _run(wanted: Wanted) -> Steps:
             send = _of_object(bucket, own_location(told, bucket))
             yield from sent(send._replace(method="DELETE"), _ERRORS)
             return Result(openai_files.render_deleted(told))
-    raise not_there(wanted)
+    raise not_there(wanted, *FILE_OPERATIONS)
 
 
 FILES = Flow(_run, takes_body=True)

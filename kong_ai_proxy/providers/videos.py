@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -75,9 +75,18 @@ def flow(service: Service) -> Flow:
             case "DELETE", (given,) if service.delete:
                 yield from service.delete(_name(given), wanted)
                 return Result(openai_videos.render_deleted(given))
-        raise not_there(wanted)
+        raise not_there(wanted, *_operations(service))
 
     return Flow(steps)
+
+
+def _operations(service: Service) -> Iterator[str]:
+    yield "POST /videos"
+    if service.listed:
+        yield "GET /videos"
+    yield from ("GET /videos/{id}", "GET /videos/{id}/content")
+    if service.delete:
+        yield "DELETE /videos/{id}"
 
 
 def _create(service: Service, wanted: Wanted) -> Steps:
