@@ -271,14 +271,14 @@ async def test_a_job_that_the_providers_filters_stop(world: World, case: Case) -
 async def test_what_a_provider_has_not_is_said(world: World, case: Case) -> None:
     async with world.client(case.name) as client:
         video = await made(client, case)
-        with pytest.raises(openai.NotFoundError, match=r"/remix: the provider has no such"):
+        with pytest.raises(openai.NotFoundError, match=r"/remix: [a-z]+ has no such"):
             await client.videos.remix(video.id, prompt="a sea")
         with pytest.raises(openai.BadRequestError, match="variant: expected video"):
             await client.videos.download_content(video.id, variant="spritesheet")
         with pytest.raises(openai.NotFoundError, match="not found"):
             await client.videos.retrieve("video_bm8gam9i")
         if not case.lists:
-            with pytest.raises(openai.NotFoundError, match="GET /videos: the provider has no"):
+            with pytest.raises(openai.NotFoundError, match=r"GET /videos: [a-z]+ has no"):
                 await client.videos.list()
         if not case.deletes:
             with pytest.raises(openai.NotFoundError, match="DELETE /videos/"):

@@ -469,7 +469,7 @@ async def test_head_is_no_method_of_a_flow(upstream: Any, as_flow: Any) -> None:
 async def test_an_operation_that_is_not_there_is_a_404(upstream: Any, as_flow: Any) -> None:
     def nothing(wanted: Wanted) -> Steps:
         assert wanted.rest == ("a b", "content")
-        raise not_there(wanted)
+        raise not_there(wanted, "GET /files")
         yield
 
     as_flow(nothing, openai.FILES)
@@ -477,12 +477,22 @@ async def test_an_operation_that_is_not_there_is_a_404(upstream: Any, as_flow: A
     message = orjson.loads(body)["error"]["message"]
     assert (status, message) == (
         404,
-        "GET /files/a b/content: the provider has no such operation",
+        "GET /files/a b/content: openai has no such operation; it has GET /files",
     )
 
 
 @pytest.mark.parametrize(
-    "path", ["/files/..%2f..%2fetc", "/files/%2e%2e/x", "/files/a//b", "/files/a%00b"]
+    "path",
+    [
+        "/files/..%2f..%2fetc",
+        "/files/%2e%2e/x",
+        "/files/a//b",
+        "/files/a%00b",
+        "/files/%ff",
+        "/files/a?after=%ff",
+        "/files/a?%ff=1",
+        "/files/a?after=%ed%a0%80",
+    ],
 )
 async def test_odd_ids_reach_no_flow(upstream: Any, as_flow: Any, path: str) -> None:
     as_flow(downloading(), openai.FILES)

@@ -192,10 +192,15 @@ def test_results_that_are_not_there_yet_are_anthropics_error(world: World) -> No
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/files"), ("DELETE", "/files/x"), ("PUT", "/batches")]
+    ("method", "path", "there"),
+    [
+        ("POST", "/files", "GET /files/{id}, GET /files/{id}/content"),
+        ("DELETE", "/files/x", "GET /files/{id}, GET /files/{id}/content"),
+        ("PUT", "/batches", "POST /batches, .*, DELETE /batches/{id}"),
+    ],
 )
-def test_files_cannot_be_uploaded(world: World, method: str, path: str) -> None:
-    with pytest.raises(ProviderFailed, match="no such operation"):
+def test_files_cannot_be_uploaded(world: World, method: str, path: str, there: str) -> None:
+    with pytest.raises(ProviderFailed, match=f"no such operation; it has {there}"):
         world.ask(method, path)
 
 

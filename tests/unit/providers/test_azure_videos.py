@@ -151,6 +151,15 @@ def test_jobs_are_listed() -> None:
     assert (driven.value["last_id"], driven.value["has_more"]) == (GIVEN, True)
 
 
+def test_an_operation_that_is_not_there_names_those_that_are() -> None:
+    error = failed(SORA, "POST", GIVEN, "remix", provider="azure")
+    assert (error.status, error.message) == (
+        404,
+        f"POST /videos/{GIVEN}/remix: azure has no such operation; it has POST /videos, "
+        "GET /videos, GET /videos/{id}, GET /videos/{id}/content, DELETE /videos/{id}",
+    )
+
+
 def test_an_order_that_azure_has_not_is_named() -> None:
     driven = ask(SORA, "GET", replies=[{"data": []}], query={"order": "asc"})
     assert getattr(driven.result, "dropped", None) == ("order",)

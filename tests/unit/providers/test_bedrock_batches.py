@@ -99,6 +99,15 @@ def test_hours_that_bedrock_has_not_are_refused(hours: object) -> None:
         World().create(timeoutDurationInHours=hours)
 
 
+def test_an_api_key_of_bedrocks_lists_jobs_and_makes_none() -> None:
+    aws = {"bedrock": options()["bedrock"]}
+    asked = wanted(openai.BATCHES, method="POST", body=CREATE, options=aws, signs=False)
+    status, text = failure(lambda: run(BATCHES, asked))
+    assert (status, "opens no bucket in S3" in text) == (500, True)
+    listed = run(BATCHES, asked._replace(method="GET"), [reply({"invocationJobSummaries": []})])
+    assert listed.value["data"] == []
+
+
 def test_members_that_are_nested_too_deeply_are_refused() -> None:
     deep: object = "x"
     for _ in range(300):

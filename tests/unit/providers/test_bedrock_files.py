@@ -307,6 +307,21 @@ def test_other_operations_are_not_there(method: str, rest: tuple[str, ...]) -> N
         assert failure(lambda: World().batches(method, *rest))[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "rest"), [("POST", ()), ("GET", ()), ("GET", ("x",)), ("DELETE", ("x",))]
+)
+def test_an_api_key_of_bedrocks_opens_no_bucket(method: str, rest: tuple[str, ...]) -> None:
+    aws = {"bedrock": options()["bedrock"]}
+    asked = wanted(openai.FILES, method=method, rest=rest, options=aws, signs=False)
+    driven = Driven()
+    status, text = failure(lambda: run(FILES, asked, driven=driven))
+    assert (status, driven.sends) == (500, [])
+    assert "opens no bucket in S3" in text
+    assert "set auth.aws_access_key_id" in text
+    behind = asked._replace(options=wanted(options=options()).options)  # whatever that is
+    run(FILES, behind._replace(method="GET", rest=()), [reply(b"<ListBucketResult/>")])
+
+
 @pytest.mark.parametrize(("order", "dropped"), [("asc", ("order",)), ("desc", ())])
 def test_an_order_that_cannot_be_had_is_named(order: str, dropped: tuple[str, ...]) -> None:
     for listed in (World().files, World().batches):

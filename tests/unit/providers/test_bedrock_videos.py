@@ -307,6 +307,14 @@ def test_content_that_is_not_there() -> None:
         assert text in error.message
 
 
+def test_an_api_key_of_bedrocks_opens_no_bucket() -> None:
+    replies = [payload("bedrock_done")]
+    fields: Any = {"replies": replies, "options": options(), "signs": False}
+    error = failed(VIDEOS, "GET", GIVEN, "content", **fields)
+    assert (error.status, "opens no bucket in S3" in error.message) == (500, True)
+    assert checked(ask(VIDEOS, "GET", GIVEN, **fields)).status == "completed"
+
+
 def test_errors_of_s3() -> None:
     xml = b"<Error><Code>NoSuchKey</Code><Message>It &amp; is not there.</Message></Error>"
     error = s3_errors.parse_error(404, xml)
