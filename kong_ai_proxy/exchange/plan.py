@@ -205,7 +205,8 @@ class Plan:
             "content-type: application/json" if self._takes_json or self._takes_any else "",
             "content-type: multipart/form-data" if self._takes_form else "",
         ]
-        return "expected an uncompressed body in UTF-8 with " + " or ".join(filter(None, forms))
+        text = "expected an uncompressed body in UTF-8 with " + " or ".join(filter(None, forms))
+        return "; ".join(dict.fromkeys(filter(None, (text, *map(_no_form, self.config.targets)))))
 
     def _check_length(self, length: int) -> None:
         if self.max_body and length > self.max_body:
@@ -376,6 +377,13 @@ def _names_model(target: Target) -> bool:
     """Whether the provider's row has to name the model in the body."""
     provider = PROVIDERS[target.model.provider].find(target.model.options)
     return target.route_type in provider.names_model
+
+
+def _no_form(target: Target) -> str:
+    """What a provider says of forms where it takes none."""
+    provider = PROVIDERS[target.model.provider].find(target.model.options)
+    flow = provider.flows.get(target.route_type)
+    return flow.no_form if flow else ""
 
 
 def _body_auth(target: Target) -> bool:

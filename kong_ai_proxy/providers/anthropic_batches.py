@@ -59,9 +59,10 @@ _URLS = {openai_batches.CHAT_URL: openai.CHAT}
 _INLINE = "inline"
 """What stands for the id of an input file, which there is not."""
 
-_TWO_WAYS = (
-    "input_file_id: Anthropic keeps no files for batches: expected the member 'requests' (an array "
-    'of {"custom_id", "body"}, by extra_body) or a data URL: data:application/jsonl;base64,...'
+_NO_FILES = (
+    "Anthropic keeps no files for batches: expected the member 'requests' in POST /batches (an "
+    'array of {"custom_id", "body"}, by extra_body), or in the place of input_file_id a data URL: '
+    "data:application/jsonl;base64,..."
 )
 
 
@@ -99,7 +100,7 @@ def _file(wanted: Wanted) -> Steps:
     raise not_there(wanted, "GET /files/{id}", "GET /files/{id}/content")
 
 
-BATCHES = Flow(_run, collections=("batches", "files"))
+BATCHES = Flow(_run, collections=("batches", "files"), no_form=_NO_FILES)
 
 
 def _name(told: str) -> str:
@@ -147,7 +148,7 @@ def _lines(requests: object, file_id: str, endpoint: str) -> bytes:
         return b"\n".join(map(orjson.dumps, given))
     data = _DATA.match(file_id)
     if data is None:
-        raise FormatError(_TWO_WAYS)
+        raise FormatError(f"input_file_id: {_NO_FILES}")
     try:
         return base64.b64decode(file_id[data.end() :], validate=True)
     except binascii.Error:

@@ -201,6 +201,8 @@ class Flow(NamedTuple):
     whole, at most `max_request_body_size`."""
     collections: tuple[str, ...] = ()
     """In place of the operation's, where a provider has more below one route type."""
+    no_form: str = ""
+    """What to tell a client that sends a form where none is taken."""
 
 
 # ---- for flows to use

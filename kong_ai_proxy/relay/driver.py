@@ -17,6 +17,7 @@ from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import (
     Abort,
     Action,
+    Address,
     BodyFilter,
     ClientRequest,
     Commit,
@@ -82,6 +83,7 @@ class Driver:
         self._body: bytes | None = None
         self._attempt: Attempt | None = None
         self._outgoing: UpstreamRequest | None = None
+        self._first_place: Address | None = None  # that a flow has called
         self._marker = report.marker(client)
         self._told = False
         self._is_over = False  # a WebSocket that a side has closed
@@ -320,6 +322,7 @@ class Driver:
 
     async def _next_call(self, attempt: Attempt, send: Send) -> tuple[Call | None, Event]:
         outgoing = attempt.request(send, await self._env(attempt))
+        self._first_place = self._first_place or outgoing.address
         self._outgoing = outgoing._replace(body=None)  # of a file's part there is one at a time
         body = outgoing.body if isinstance(outgoing.body, bytes) and outgoing.body else None
         try:
@@ -427,9 +430,8 @@ class Driver:
             status=self._down.status,
             failure=self._failure,
         )
-        return report.outcome(
-            self._plan, self._claims, self._client, attempt, outgoing.address, ending
-        )
+        place = self._first_place or outgoing.address  # not that of a poll, or of an object
+        return report.outcome(self._plan, self._claims, self._client, attempt, place, ending)
 
 
 async def _next_event(call: Call) -> Event:

@@ -261,6 +261,9 @@ async def test_anthropic_takes_them_as_a_data_url(world: World) -> None:
             await client.batches.create(
                 input_file_id="file-abc", endpoint=CHAT, completion_window="24h"
             )
+        with pytest.raises(openai.APIStatusError, match="Anthropic keeps no files") as refused:
+            await client.files.create(file=("in.jsonl", b"{}"), purpose="batch")
+        assert refused.value.status_code == 415
     world.check()
 
 

@@ -106,6 +106,12 @@ def twice(wanted: Wanted) -> Steps:
     return Result({"first": parsed(first), "second": parsed(second), "model": wanted.model})
 
 
+def lost_later(_: Wanted) -> Steps:
+    yield from sent(Send("POST", "/first"), errors)
+    yield from sent(Send("GET", "/nobody", base_url="http://127.0.0.1:1"), errors)
+    raise AssertionError
+
+
 async def post(url: str, run: Any = None, **options: Any) -> tuple[int, Any, Any]:
     async with (
         relays.running(configuration(url)) as relay,
@@ -132,6 +138,22 @@ async def test_an_answer_is_made_of_several_calls(upstream: Any, as_flow: Any) -
     assert found.bodies == [b'{"a":1}', b""]
     assert "content-length" not in second.headers
     assert {each.headers["authorization"] for each in found.requests} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("loses", [False, True])
+async def test_the_log_names_the_first_of_several_calls(
+    upstream: Any, as_flow: Any, loses: bool
+) -> None:
+    as_flow(lost_later if loses else twice)
+    config = configuration(upstream[1], logging={"log_statistics": True})
+    async with (
+        relays.running(config) as relay,
+        relay.request("POST", "/images", marker=True, json={"prompt": "a cat"}) as response,
+    ):
+        body = await response.read()
+    frame = orjson.loads(body[body.index(b"{", body.index(relays.MARKER.encode())) :])
+    (tried,) = frame["ai.proxy.tried_targets"]
+    assert tried["upstream_uri"] == "/first"
 
 
 async def test_the_provider_sees_nothing_of_the_clients_head_but_who_it_is(
@@ -464,6 +486,21 @@ async def test_head_is_no_method_of_a_flow(upstream: Any, as_flow: Any) -> None:
     as_flow(downloading(), openai.FILES)
     status, _, headers = await get(upstream[1], method="HEAD")
     assert (status, headers["allow"]) == (405, "DELETE, GET, POST")
+
+
+async def test_a_form_that_a_flow_does_not_take_is_told_what_to_do(
+    upstream: Any, as_flow: Any
+) -> None:
+    as_flow(twice, openai.BATCHES, no_form="there are no files here: send the member 'requests'")
+    form = aiohttp.FormData({"purpose": "batch"}, default_to_multipart=True)
+    async with (
+        relays.running(configuration(upstream[1], openai.BATCHES)) as relay,
+        relay.request("POST", "/v1/batches", data=form) as response,
+    ):
+        assert response.status == 415
+        message = (await response.json())["error"]["message"]
+    expected = "expected an uncompressed body in UTF-8 with content-type: application/json; "
+    assert message == f"{expected}there are no files here: send the member 'requests'"
 
 
 async def test_an_operation_that_is_not_there_is_a_404(upstream: Any, as_flow: Any) -> None:
