@@ -24,6 +24,7 @@ from kong_ai_proxy.formats.openai import completions as openai_completions
 from kong_ai_proxy.formats.openai import embeddings as openai_embeddings
 from kong_ai_proxy.formats.openai import responses as openai_responses
 from kong_ai_proxy.providers.base import Native
+from kong_ai_proxy.providers.named_models import bare
 
 OPENAI_CODECS: Mapping[str, ChatCodec | EmbeddingsCodec] = {
     openai.CHAT: openai_chat.CHAT,
@@ -169,7 +170,6 @@ _GEMINI_REST = re.compile(
 # https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.batchPredictionJobs:
 # the model is a resource in the body.
 _GEMINI_JOBS = re.compile(r"/batchPredictionJobs/?\Z")
-_GEMINI_PUBLISHED = "publishers/google/models/"
 
 
 def _gemini_operations(request: ClientRequest) -> Mapping[str, _Operation]:
@@ -190,7 +190,7 @@ def _gemini(request: ClientRequest, body: _Body) -> Asked:
         return _asked("gemini", operation, known, model=model, path=_gemini_rest(request.path))
     if _GEMINI_JOBS.search(request.path):
         named = body.get("model")
-        model = str(named).removeprefix(_GEMINI_PUBLISHED) if isinstance(named, str) else ""
+        model = bare(named) if isinstance(named, str) else ""
     return _asked("gemini", "", _Operation(), model=model, path=_gemini_rest(request.path))
 
 

@@ -71,6 +71,7 @@ from kong_ai_proxy.formats.json_object import REMOVED, JsonObject
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.flow import Send
+from kong_ai_proxy.providers.named_models import bare
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 _BETA_PROTOCOL = "openai-beta.realtime-v1"
@@ -239,10 +240,19 @@ class Attempt:
 
     # ---- a request that takes several calls
 
-    def close(self) -> None:
-        """Nothing more comes of it."""
-        if isinstance(self.answer, Flowing):
-            self.answer.close()
+    @property
+    def is_over(self) -> bool:
+        """Whether a flow has come to its end."""
+        return isinstance(self.answer, Flowing) and self.answer.is_over
+
+    def broken(self, refused: Refused) -> Iterator[Action]:
+        """What a flow does when the client's body breaks off while it takes it."""
+        assert isinstance(self.answer, Flowing)
+        return self.answer.broken(refused)
+
+    def abandon(self) -> Iterator[Action]:
+        """What a flow still does when nobody waits for it."""
+        return self.answer.abandon() if isinstance(self.answer, Flowing) else iter(())
 
     @property
     def is_flow(self) -> bool:
@@ -431,6 +441,8 @@ class Attempt:
         own = {self.model.name}
         if self.target.route_type != openai.PRESERVE:  # could not put the name for the alias
             own.add(self.model.model_alias)
+        if requested is not None and self._asked.client != "openai":  # a resource, as Google has it
+            requested, own = bare(requested), {bare(each) for each in own if each}
         if self.model.name and requested is not None and requested not in own:
             raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self.model.name}")
 

@@ -188,9 +188,11 @@ def _job(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.batchPredictionJobs"""
     _JOBS_MODEL(body, call)
     named = body.get("model")
-    if not isinstance(named, str) or "/" in named:
+    if not isinstance(named, str):
         return {}
     publisher, name = paths.publisher(call.model or named)
+    if "/" in name:  # a model of a project's own
+        return {}
     return {"model": f"publishers/{publisher}/models/{name}"}
 
 

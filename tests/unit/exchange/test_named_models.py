@@ -4,7 +4,9 @@ what they said."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import orjson
 import pytest
 
 from kong_ai_proxy.exchange.errors import Refused
@@ -54,6 +56,45 @@ def test_another_one_is_refused(name: str) -> None:
     vendor = VENDORS[name]
     with pytest.raises(Refused, match=f"cannot use own model - must be: {vendor.model}") as refused:
         Exchange(vendor, body(vendor.model, "other"), path=path, llm_format=name)
+    assert refused.value.status == 400
+
+
+FLASH = "gemini-2.5-flash"
+PUBLISHED = f"publishers/google/models/{FLASH}"
+JOBS = "/v1/projects/theirs/locations/eu/batchPredictionJobs"
+
+
+def job(model: str, **model_of_config: str) -> str:
+    """The model that a batch job of Vertex AI's has in the end."""
+    own: Any = {"name": FLASH, **model_of_config}
+    sent = Exchange(VENDORS["vertex"], {"model": model}, path=JOBS, llm_format="gemini", **own).sent
+    assert sent.path == "/v1/projects/project-1/locations/us-central1/batchPredictionJobs"
+    return str(orjson.loads(sent.body)["model"])
+
+
+@pytest.mark.parametrize("configured", [FLASH, PUBLISHED])
+@pytest.mark.parametrize(
+    "named",
+    [FLASH, f"models/{FLASH}", PUBLISHED, f"projects/theirs/locations/eu/{PUBLISHED}"],
+)
+def test_a_job_of_vertex_ais_names_the_model_as_a_resource(configured: str, named: str) -> None:
+    assert job(named, name=configured) == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "gemini-2.5-pro",
+        "publishers/google/models/gemini-2.5-pro",
+        f"publishers/others/models/{FLASH}",
+        f"projects/theirs/locations/eu/models/{FLASH}",
+        f"{PUBLISHED}/x",
+        f"{PUBLISHED}@001",
+    ],
+)
+def test_a_job_of_vertex_ais_has_no_other_model(named: str) -> None:
+    with pytest.raises(Refused, match=f"cannot use own model - must be: {FLASH}") as refused:
+        job(named)
     assert refused.value.status == 400
 
 
