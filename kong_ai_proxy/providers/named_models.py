@@ -5,7 +5,7 @@ call is for, so that an operation of a provider's own format is no way past the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.base import Call, Change
@@ -33,7 +33,8 @@ def held(*places: str) -> Change:
     without a model of the call's everybody may name any.
 
     `places`: where models are named, such as `requests.*.params.model`: `*` is each element of an
-    array, `**` whatever is below. Google's names of members count in both of their spellings.
+    array or member of an object, `**` whatever is below. Google's names of members count in both of
+    their spellings, all names in upper and lower case.
     """
     paths = [tuple(map(_spellings, place.split("."))) for place in places]
 
@@ -53,9 +54,10 @@ _Path = tuple[tuple[str, ...], ...]
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """Google's servers read both: https://protobuf.dev/programming-guides/json."""
+    """Google's servers read both: https://protobuf.dev/programming-guides/json. Some servers do
+    not distinguish upper and lower case either."""
     snake = re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", name)
-    return (name,) if snake == name else (name, snake)
+    return (name,) if snake == name else (name.casefold(), snake)
 
 
 def _check(place: _Place | None, named: object, model: str) -> None:
@@ -89,12 +91,16 @@ def _below(
 ) -> Iterator[tuple[_Place, object, _Path]]:
     """The next step of the path: what there is for it, where, and the steps after it."""
     anywhere = path[0] == ("**",)
-    if isinstance(value, list) and (anywhere or path[0] == ("*",)):
+    if anywhere or path[0] == ("*",):
         rest = path if anywhere else path[1:]
-        yield from (((place, at), each, rest) for at, each in enumerate(value))
-    if not isinstance(value, dict):
-        return
-    if anywhere:
-        yield from (((place, name), each, path) for name, each in value.items())
-    names, rest = (path[1], path[2:]) if anywhere else (path[0], path[1:])
-    yield from (((place, name), value[name], rest) for name in names if name in value)
+        yield from (((place, at), each, rest) for at, each in _members(value))
+    if isinstance(value, dict) and path[0] != ("*",):
+        names, rest = (path[1], path[2:]) if anywhere else (path[0], path[1:])
+        found = (name for name in value if name.casefold() in names)
+        yield from (((place, name), value[name], rest) for name in found)
+
+
+def _members(value: object) -> Iterable[tuple[str | int, object]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()

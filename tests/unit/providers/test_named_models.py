@@ -226,6 +226,21 @@ def test_both_spellings_are_looked_at() -> None:
         held("generateContentRequest.model")(twice, Call(openai.CHAT, "m", ModelOptions()))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"requests": [{"params": {}, "Params": {"model": "evil"}}]},
+        {"Requests": [{"params": {"model": "evil"}}]},
+        {"requests": {"0": {"params": {"model": "evil"}}}},
+        {"reque\u017fts": [{"params": {"MODEL": "evil"}}]},
+    ],
+)
+def test_names_count_as_a_lenient_server_would_read_them(body: Json) -> None:
+    change = held("requests.*.params.model")
+    with pytest.raises(FormatError, match="cannot use own model - must be: m"):
+        change(body, Call(openai.CHAT, "m", ModelOptions()))
+
+
 def test_a_job_of_vertex_gets_the_resource_of_its_model() -> None:
     change, call = change_of("Vertex's batches", "gemini-2.5-flash")
     full = "publishers/google/models/gemini-2.5-flash"
