@@ -76,6 +76,7 @@ _PAGE = 1000
 _MAX_PAGES = 20
 _UNTOLD = "user_data"  # a file's kind as long as its purpose has not been told
 _BYTES = "application/octet-stream"
+_LINES = "application/jsonl"
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 _HEADER_TEXT = re.compile(r"[!-~]{1,500}")
 
@@ -291,13 +292,13 @@ def _content(wanted: Wanted, told: str, place: Bucket) -> Passed:
     batch's input in Bedrock's format."""
     key = file_name(told)
     known = known_key(key, told)
-    passed = Passed(place.send("GET", key), _errors(told), _BYTES)
+    send = place.send("GET", key)
     if not known.is_output:
-        return passed
+        return Passed(send, _errors(told), _BYTES)
     lines = BatchOutput(
         texts_of(wanted),
         ROUTE_TYPES[known.kind],
         bedrock_batches.parse_line,
         _CODECS[known.kind],
     )
-    return passed._replace(filter=LineFilter(lines, MAX_OUTPUT_LINE))
+    return Passed(send, _errors(told), _LINES, LineFilter(lines, MAX_OUTPUT_LINE))
