@@ -22,6 +22,7 @@ MAX_SIDE = 4096
 _AT_ONCE = 1 << 16  # pixels between two rests
 _MOST_ROWS = 256  # likewise
 _GREY_ALPHA, _RGBA, _RGB = 4, 6, 2
+_MOST_CHUNKS = 1 << 14
 _CHANNELS = {_GREY_ALPHA: 2, _RGBA: 4}
 _BROKEN = "mask: expected a PNG file; this one is broken"
 
@@ -99,8 +100,11 @@ def _read(content: bytes) -> tuple[_Head, bytes]:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at, kind = len(SIGNATURE), b""
+    at, kind, count = len(SIGNATURE), b"", 0
     while kind != b"IEND":
+        count += 1
+        if count > _MOST_CHUNKS:  # looked at in one go
+            raise FormatError(f"mask: expected a PNG file of at most {_MOST_CHUNKS} chunks")
         size = int.from_bytes(content[at : at + 4], "big")
         kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + size]
         check = content[at + 8 + size : at + 12 + size]

@@ -32,6 +32,9 @@ from kong_ai_proxy.providers.flow import (
 MAX_INPUT_LINE = 16 << 20
 MAX_OUTPUT_LINE = 64 << 20
 """A line of output may hold the request beside the answer, and images."""
+MAX_MEMBERS, MAX_TOOLS = 1000, 1000
+"""Of one request of a batch, which is converted in one go. OpenAI takes 128 tools."""
+
 MAX_REQUESTS = 50_000
 """https://platform.openai.com/docs/api-reference/batch/create: that many to a batch."""
 
@@ -209,6 +212,9 @@ class BatchInput:
         model = request.body.get("model") or ""
         if not isinstance(model, str):
             raise FormatError("body.model: expected a string")
+        tools = request.body.get("tools")
+        if len(request.body) > MAX_MEMBERS or (isinstance(tools, list) and len(tools) > MAX_TOOLS):
+            raise FormatError(f"body: expected at most {MAX_MEMBERS} members and {MAX_TOOLS} tools")
         if not self._ids:
             self.url, self.model = request.url, model
         if (request.url, model) != (self.url, self.model):

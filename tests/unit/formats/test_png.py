@@ -57,6 +57,13 @@ def filtered(kind: int, row: bytes, above: bytes, pixel: int) -> bytes:
     return bytes(found)
 
 
+def test_a_file_of_very_many_chunks_is_refused() -> None:
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 6, 0, 0, 0)
+    many = assembled([(b"IHDR", head), *[(b"teXt", b"")] * 20_000, (b"IEND", b"")])
+    with pytest.raises(FormatError, match="mask: expected a PNG file of at most 16384 chunks"):
+        list(png.black_and_white(many, white=True))
+
+
 def paeth(left: int, up: int, corner: int) -> int:
     guess = left + up - corner
     return min((left, up, corner), key=lambda each: abs(guess - each))

@@ -108,6 +108,7 @@ def refused(*parts: Any, end: bool = True, make: Any = lines) -> str:
     return str(error.value)
 
 
+MANY = [str(number) for number in range(1000)]
 PURPOSE = ("purpose", b"user_data")
 BATCH = ("purpose", b"batch")
 
@@ -360,6 +361,14 @@ def line(**changes: Any) -> bytes:
             "line 2: n: expected 1",
         ),
         (line(custom_id="b", body={"model": 5}), "line 2: body.model: expected a string"),
+        (
+            line(custom_id="b", body={"model": "gpt-3.5-turbo-0125", "tools": [{}] * 1001}),
+            "line 2: body: expected at most 1000 members and 1000 tools",
+        ),
+        (
+            line(custom_id="b", body={"model": "gpt-3.5-turbo-0125", **dict.fromkeys(MANY, 1)}),
+            "line 2: body: expected at most 1000 members and 1000 tools",
+        ),
     ],
 )
 def test_a_bad_line_is_named(second: bytes, text: str) -> None:
