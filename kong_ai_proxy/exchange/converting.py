@@ -35,6 +35,20 @@ _PARTS = {
 MAX_TURNS = 10_000
 """Messages of one request that is converted: more than any conversation has."""
 
+MAX_TOOLS = 1_024
+"""Tools of one such request: OpenAI takes 128."""
+
+MAX_MEMBERS = 1_024
+"""Members of its JSON object: some have thirty."""
+
+_MOST = {
+    "contents": MAX_TURNS,
+    "functions": MAX_TOOLS,
+    "input": MAX_TURNS,
+    "messages": MAX_TURNS,
+    "tools": MAX_TOOLS,
+}
+
 _DEFAULTS = ("temperature", "top_p", "top_k", "max_tokens")
 
 
@@ -193,10 +207,12 @@ class Converting:
 
 def _check_length(body: Mapping[str, object]) -> None:
     """A step of ours for each message is time that other requests wait for."""
-    for name in ("contents", "input", "messages"):
-        turns = body.get(name)
-        if isinstance(turns, list) and len(turns) > MAX_TURNS:
-            raise Refused(BAD_REQUEST, f"{name}: expected at most {MAX_TURNS} elements")
+    if len(body) > MAX_MEMBERS:
+        raise Refused(BAD_REQUEST, f"expected at most {MAX_MEMBERS} members")
+    for name, most in _MOST.items():
+        elements = body.get(name)
+        if isinstance(elements, list) and len(elements) > most:
+            raise Refused(BAD_REQUEST, f"{name}: expected at most {most} elements")
 
 
 def _allowed_extra(extra: Mapping[str, object]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 import orjson
@@ -47,6 +48,7 @@ from kong_ai_proxy.providers.flow import (
     Reply,
     Result,
     Send,
+    Step,
     Steps,
 )
 
@@ -57,6 +59,8 @@ _AT_ONCE = 16 << 10
 """Bytes of a download that are changed in one go: other requests wait meanwhile."""
 
 _JSON = "application/json"
+_RETRY_LATER = frozenset({429, 503})
+_PLAIN = re.compile(r"[A-Za-z0-9 ,:+-]{1,40}")  # seconds or a date (RFC 9110 section 10.2.3)
 _MAX_DIGITS = 18  # of a length: fewer than 2**63 bytes
 
 # What tells of a download; all else in the head is between us and the provider.
@@ -87,9 +91,12 @@ class Flowing:
         self._added = added
         self._secrets = secrets
         self._reply: _Reply | None = None
+        self._retry_after: str | None = None
+        self._loss: Fail | None = None  # while the flow puts its things in order
+        self._abandoned = False
         self._passed: Passed | None = None
         self._committed = False
-        self._over = False
+        self.is_over = False
 
     def begin(self) -> Iterator[Action]:
         """The first step."""
@@ -97,7 +104,7 @@ class Flowing:
 
     def feed(self, event: Event) -> Iterator[Action]:
         """What comes next."""
-        if self._over:
+        if self.is_over:
             return
         try:
             match event:
@@ -125,8 +132,11 @@ class Flowing:
     # ---- the flow's steps
 
     def _advance(self, value: object) -> Iterator[Action]:
+        yield from self._stepped(lambda: self._steps.send(value))
+
+    def _stepped(self, step_on: Callable[[], Step]) -> Iterator[Action]:
         try:
-            step = self._steps.send(value)
+            step = step_on()
         except StopIteration as stop:
             yield from self._ended(stop.value)
         except FormatError as error:
@@ -143,6 +153,9 @@ class Flowing:
                 yield Take() if isinstance(step, Receive) else Pause(step.seconds)
 
     def _ended(self, result: Result | Passed) -> Iterator[Action]:
+        if self._abandoned:
+            self.is_over = True
+            return
         if isinstance(result, Passed):
             self._passed = result
             yield NextCall(result.send)
@@ -161,6 +174,7 @@ class Flowing:
     # ---- the answers of the provider
 
     def _head(self, head: ResponseHead) -> Iterator[Action]:
+        head = privacy.masked_head(head, self._secrets())
         if self._passed is None or head.status >= FIRST_ERROR:
             self._reply = _Reply(head)
         else:
@@ -198,31 +212,54 @@ class Flowing:
             rest = self._passed.filter.end() if self._passed and self._passed.filter else b""
             if rest:
                 yield Emit(rest)
-            self._over = True
+            self.is_over = True
             yield Finish()
             return
         reply, self._reply = self._reply.whole(), None
+        self._retry_after = reply.headers.get("retry-after")
         if self._passed is not None:
             raise ProviderFailed(self._passed.errors(reply.status, reply.body))
         yield from self._advance(reply)
 
     def _lost(self, lost: Lost) -> Iterator[Action]:
-        self.close()
-        self._over = True
         if self._committed:
+            self.close()
+            self.is_over = True
             self.failure = lost.reason
             yield Abort()
-        elif self._reply is not None and lost.criterion != "timeout":
-            yield Fail(lost.criterion, lost.reason, Refused(BAD_GATEWAY, BROKE_OFF))
-        else:
-            yield no_answer(lost)
+            return
+        if self._loss is None:
+            broke_off = Fail(lost.criterion, lost.reason, Refused(BAD_GATEWAY, BROKE_OFF))
+            has_some = self._reply is not None and lost.criterion != "timeout"
+            self._loss = broke_off if has_some else no_answer(lost)
+        self._reply = None
+        error = ProviderFailed(ProviderError(self._loss.answer.message))
+        yield from self._stepped(lambda: self._steps.throw(error))
+
+    def broken(self, refused: Refused) -> Iterator[Action]:
+        """What to do when the client's body has broken off."""
+        yield from self._stepped(lambda: self._steps.throw(FormatError(refused.message)))
+
+    def abandon(self) -> Iterator[Action]:
+        """What to do when the client has left: the flow puts its things in order."""
+        if self.is_over or self._passed is not None:
+            self.close()
+            return
+        self._abandoned = True
+        self._reply = None
+        yield from self._stepped(lambda: self._steps.throw(FormatError("the client left")))
 
     # ---- the answer to the client
 
     def _failed(self, error: ProviderError) -> Iterator[Action]:
         """An error, as the client knows them."""
         self.close()
-        self._over = True
+        self.is_over = True
+        if self._abandoned:
+            return
+        if self._loss is not None:
+            yield self._loss
+            return
         error = privacy.masked_error(error, self._secrets())
         self.reading.note_error(error.message)
         if self._committed:
@@ -233,10 +270,12 @@ class Flowing:
         status = error.status if known else BAD_GATEWAY
         body = client_errors.error_body("openai", error._replace(status=status), openai_chat.CHAT)
         headers = {"content-type": _JSON, **self._added(())}
+        if status in _RETRY_LATER and _PLAIN.fullmatch(self._retry_after or ""):
+            headers["retry-after"] = str(self._retry_after)
         yield from self._whole(body, ResponseHead(status, tuple(headers.items())))
 
     def _whole(self, body: bytes, head: ResponseHead) -> Iterator[Action]:
-        self._over, self._committed = True, True
+        self.is_over, self._committed = True, True
         self.status = head.status
         self.reading.keep(body)
         headers = dict(head.headers)

@@ -12,14 +12,18 @@ from kong_ai_proxy.exchange.errors import SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 
 
+_SHORTEST_KEY = 8
+"""Characters. What is shorter is no key but a placeholder, and would be found in any text."""
+
+
 def secrets_of(credential: Credential | None) -> tuple[str, ...]:
     """What of a cloud's credential must be seen by nobody."""
     if credential is None:
         return ()
     if isinstance(credential, BearerToken):
         return (credential.token,)
-    both = (credential.secret_access_key, credential.session_token)
-    return tuple(text for text in both if text)
+    parts = (credential.access_key_id, credential.secret_access_key, credential.session_token)
+    return tuple(text for text in parts if text)
 
 
 class Keys:
@@ -118,4 +122,4 @@ class Keys:
         auth = self._auth
         values = [(value or "").strip() for value in (auth.header_value, auth.param_value)]
         keys = [value.rpartition(" ")[2] for value in values]  # what follows "Bearer"
-        return tuple(key for key in keys if key)
+        return tuple(key for key in keys if len(key) >= _SHORTEST_KEY)

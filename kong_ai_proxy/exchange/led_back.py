@@ -34,16 +34,17 @@ MAX_WHOLE = 64 << 20
 """Bytes of an answer that is held to be changed."""
 
 _UPLOAD_URLS = frozenset({"x-goog-upload-control-url", "x-goog-upload-url"})
-_RESULTS_URL = re.compile(
-    rb'("results_url"\s*:\s*")https?:[^"]*?(/v1/messages/batches/[^"/]+/results")'
-)
+_RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")((?:[^"\\]|\\.)*)"')
+_RESULTS_PATH = re.compile(rb"https?://[^/]+(?:/[^?#]*)?(/v1/messages/batches/[^/]+/results)")
+# The one place for uploads: what else stands below /upload/ is an operation like all others.
+_UPLOAD = re.compile(r"/upload/v1(?:beta|alpha)?/files/?\Z")
 _BATCHES = re.compile(r"/messages/batches(?:/[^/]+(?:/cancel)?)?/?\Z")
 _LENGTH = frozenset({"content-length", "content-digest", "content-md5", "digest", "repr-digest"})
 
 
 def is_upload(llm_format: str, request: ClientRequest) -> bool:
     """Whether the body is a piece of a file, whatever its content type says."""
-    if llm_format != "gemini" or "/upload/" not in request.path:
+    if llm_format != "gemini" or _UPLOAD.search(request.path) is None:
         return False
     command = request.header("x-goog-upload-command")
     return command is not None and command.strip().lower() != "start"
@@ -56,8 +57,13 @@ def tells_results(llm_format: str, path: str) -> bool:
 
 def leads_back(llm_format: str, request: ClientRequest) -> bool:
     """Whether the answer may have to tell the gateway's own address."""
-    is_start = llm_format == "gemini" and "/upload/" in request.path
-    return is_start or tells_results(llm_format, request.path)
+    return bool(secrets_in_answers(llm_format, request)) or tells_results(llm_format, request.path)
+
+
+def secrets_in_answers(llm_format: str, request: ClientRequest) -> frozenset[str]:
+    """Headers of the answer that are as good as a key: who has an upload's URL goes on with it."""
+    is_start = llm_format == "gemini" and _UPLOAD.search(request.path) is not None
+    return _UPLOAD_URLS if is_start else frozenset()
 
 
 def own_address(request: ClientRequest, native_path: str) -> str:
@@ -142,7 +148,11 @@ class LedBack:
         if self.reading:
             self.reading.feed(body)
             self.reading.end()
-        changed = _RESULTS_URL.sub(rb"\g<1>" + self._own + rb"\g<2>", body)
+        try:
+            changed = _RESULTS_URL.sub(self._led_back, body)
+        except Refused as refused:
+            yield Fail("invalid_header", refused.message, refused)
+            return
         headers = [
             (name, value)
             for name, value in self._head.headers
@@ -153,3 +163,10 @@ class LedBack:
         if changed:
             yield Emit(changed)
         yield Finish()
+
+    def _led_back(self, found: re.Match[bytes]) -> bytes:
+        """The member with the gateway's address. Raises Refused for one that leads elsewhere."""
+        place = _RESULTS_PATH.fullmatch(found[2].replace(b"\\/", b"/"))
+        if place is None:
+            raise _elsewhere()
+        return found[1] + self._own + place[1] + b'"'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -36,6 +37,8 @@ MAX_HEADERS = 1000
 """The most that Kong's PDK gives out; with as many there may be more that nobody saw."""
 
 REDACTED = "REDACTED"
+_PORT = re.compile(r":[0-9]+\Z")
+_PLACE = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PRIVATE_PREFIX = "x-kong-ai-proxy-"
 # Kong redacts these in its log record by itself.
 _KONG_REDACTS = frozenset({"authorization", "proxy-authorization"})
@@ -133,6 +136,8 @@ class AccessPlugin:
         kong.service.request.set_scheme("http")
         kong.service.request.set_path(path)
         kong.log.set_serialize_value(f"request.headers.{HEADER}", REDACTED)
+        for name in led_back.secrets_in_answers(self._llm_format, request):
+            kong.log.set_serialize_value(f"response.headers.{name}", REDACTED)
         # Late, because an ending generation waits for the tickets that it has issued.
         kong.service.request.set_header(HEADER, self._ticket(kong, request, target))
         kong.service.set_target("127.0.0.1", self._relay.port)
@@ -155,7 +160,7 @@ class AccessPlugin:
             client_address=kong.client.get_forwarded_ip() or "",
             request_id="",
             route_path=_escaped(request.route_path),
-            origin=_origin(kong) if led_back.leads_back(self._llm_format, request) else "",
+            origin=_origin(kong, request) if led_back.leads_back(self._llm_format, request) else "",
             captures=request.captures,
         )
 
@@ -165,12 +170,20 @@ class AccessPlugin:
 _PLAIN = "!#$&'()*+,/:;=?@[]-_.~%"
 
 
-def _origin(kong: Any) -> str:
+def _origin(kong: Any, request: ClientRequest) -> str:
     """Where the client has reached Kong, or what is in front of it and trusted (trusted_ips)."""
-    scheme, host = kong.request.get_forwarded_scheme(), kong.request.get_forwarded_host()
-    port = kong.request.get_forwarded_port()
-    default = port == DEFAULT_PORTS.get(scheme)
-    return f"{scheme}://{host}" if default else f"{scheme}://{host}:{port}"
+    asked = kong.request
+    scheme, host = asked.get_forwarded_scheme(), asked.get_forwarded_host()
+    port, own_port = asked.get_forwarded_port(), asked.get_port()
+    written = (request.header("host") or "").lower()
+    name = _PORT.sub("", written)
+    if name == host.lower() and (name != written or port == own_port):
+        place = written  # Kong's own port may be mapped to another one
+    else:
+        place = host if port == DEFAULT_PORTS.get(scheme) else f"{host}:{port}"
+    if not _PLACE.fullmatch(place):
+        raise Refused(BAD_REQUEST, "header host: expected a host name, and a port or none")
+    return f"{scheme}://{place}"
 
 
 def _escaped(text: str) -> str:

@@ -285,31 +285,40 @@ class Driver:
     # ---- a request that takes several calls
 
     async def _flow(self, attempt: Attempt, env: Env) -> None:
+        try:
+            await self._follow(attempt, attempt.begin(env))
+        finally:
+            if not self._down.ended:  # the client has left, or it is our own fault
+                self._upstream.later(self._follow(attempt, attempt.abandon()))
+
+    async def _follow(self, attempt: Attempt, actions: Iterator[Action]) -> None:
+        """Do what a flow asks for, from these actions on, until it asks for nothing more."""
         call: Call | None = None
-        actions = attempt.begin(env)
         try:
             while True:
                 asked = await self._do_until_asked(actions)
-                if self._down.ended:
-                    return
                 if isinstance(asked, NextCall):
                     if call is not None:
                         call.release()
                     call, event = await self._next_call(attempt, asked.send)
                     del asked  # and with it a part of a file that was sent
                 elif isinstance(asked, Take):
-                    event = Received(await self._taken())
+                    taken = await self._taken()
+                    if isinstance(taken, Refused):
+                        actions = attempt.broken(taken)
+                        continue
+                    event = Received(taken)
                 elif isinstance(asked, Pause):
                     await asyncio.sleep(asked.seconds)
                     event = Woken(time.time())
-                else:
-                    assert call is not None
+                elif call is not None and not self._down.ended and not attempt.is_over:
                     event = await _next_event(call)
+                else:
+                    return
                 actions = attempt.feed(event)
         finally:
             if call is not None:
                 call.release()
-            attempt.close()
 
     async def _do_until_asked(self, actions: Iterator[Action]) -> Action | None:
         """Do what can be done at once. The action that asks for something to happen."""
@@ -337,14 +346,17 @@ class Driver:
             return None, lost.lost
         return call, Head(call.head)
 
-    async def _taken(self) -> bytes:
-        """The next of the client's body."""
+    async def _taken(self) -> bytes | Refused:
+        """The next of the client's body, or why there is none."""
         if self._body is not None or not self._client.has_body:
             return b""
         if not self._taking:
             self._taking = True
             await _continue(self._request)
-        return await self._piece()
+        try:
+            return await self._piece()
+        except Refused as refused:
+            return refused
 
     # ---- WebSockets
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import ssl
 import urllib.parse
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -20,12 +21,18 @@ from yarl import URL
 
 from kong_ai_proxy.exchange.messages import Address, End, Lost, ResponseHead
 from kong_ai_proxy.relay.settings import RelaySettings
+from kong_ai_proxy.telemetry.failures import frames_of
+
+_log = logging.getLogger(__name__)
 
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 16 * 1024
 """Of one header line of a provider's answer; there are at most MAX_HEADERS of them."""
 MAX_REFUSAL_BYTES = 1024 * 1024
 """Of the body of a refused WebSocket handshake."""
+
+LATER_SECONDS = 10.0
+"""What a request may still do once its client has left: such as to abort an upload."""
 
 CLOSE_SECONDS = 5.0
 """What the other side of a WebSocket has to answer a close."""
@@ -195,6 +202,7 @@ class Upstream:
     def __init__(self, settings: RelaySettings) -> None:
         """Raises OSError or ssl.SSLError for a CA file that cannot be loaded."""
         self._settings = settings
+        self._later: set[asyncio.Task[None]] = set()
         self._tls = ssl.create_default_context()
         if settings.ca_file:
             self._tls.load_verify_locations(settings.ca_file)
@@ -228,8 +236,15 @@ class Upstream:
         )
         self._handshakes._retry_connection = False
 
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that nobody waits for, within LATER_SECONDS."""
+        task = asyncio.create_task(_bounded(work))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
     async def close(self) -> None:
-        """Close what is kept."""
+        """Close what is kept, once nothing is to be done later."""
+        await asyncio.gather(*self._later)
         await self._handshakes.close()
         await self._session.close()
 
@@ -283,6 +298,14 @@ class Upstream:
                 )
         except _FAILURES as error:
             raise _lost(error) from None
+
+
+async def _bounded(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        async with asyncio.timeout(LATER_SECONDS):
+            await work
+    except Exception as error:  # nobody is there to be told
+        _log.warning("what an ended request left could not be put in order: %s", frames_of(error))
 
 
 class HandshakeRefused(Exception):  # noqa: N818 - a result, passed on to the client

@@ -16,7 +16,11 @@ from tests.recorder import Recorder
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
-IMAGES_OF_XAI = {"route_type": "image/v1/images/generations", "model": {"provider": "xai"}}
+PENDING = {
+    "route_type": "llm/v1/chat",
+    "model": {"provider": "openai"},
+    "metadata": {"tier": "gold"},
+}
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ async def running(gateway: GatewayFactory, provider: Recorder) -> RunningGateway
             route("/embeddings", config(url, "llm/v1/embeddings")),
             route("/deny", config(url, response_streaming="deny")),
             route("/preserve", config(url, "preserve", None)),
-            route("/pending", {**open_model, **IMAGES_OF_XAI}),
+            route("/pending", {"targets": [PENDING]}, "ai-proxy-advanced"),
             route("/dotted", {**open_model, "auth": {"header_name": "x.key", "header_value": "s"}}),
         )
     )
@@ -138,11 +142,7 @@ async def test_streaming_where_it_is_denied(running: RunningGateway, provider: R
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        (
-            "/pending",
-            "route_type image/v1/images/generations for other providers than openai "
-            "is not available in this version",
-        ),
+        ("/pending", "metadata is not available in this version"),
         (
             "/dotted",
             "auth.header_name 'x.key': a name with a '.' cannot be kept out of Kong's logs",

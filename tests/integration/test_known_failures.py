@@ -129,10 +129,9 @@ async def test_a_configuration_that_cannot_be_served_does_not_disturb_the_others
     again for each request (Kong/kong#9301)."""
     routes = [chat_route(f"/good/{number}", provider.url(), "kong") for number in range(4)]
     unserved = chat_route("/unserved", provider.url(), "kong")
-    unserved["plugins"][0]["config"] |= {
-        "route_type": "image/v1/images/generations",
-        "model": {"provider": "xai"},
-    }
+    pending = {"model": {"provider": "openai"}, "metadata": {"tier": "gold"}}
+    targets = [{"route_type": "llm/v1/chat", **pending}]
+    unserved["plugins"] = [{"name": "ai-proxy-advanced", "config": {"targets": targets}}]
     running = await gateway(deck(unserved, *routes), protocol=protocol)
     urls = [f"{running.url}/good/{number}" for number in range(4)] + [f"{running.url}/unserved"]
     found = await asyncio.gather(*(status(http, url) for _ in range(15) for url in urls))

@@ -562,6 +562,90 @@ async def test_a_client_that_leaves_ends_the_flow(upstream: Any, as_flow: Any) -
         await asyncio.wait_for(ended.wait(), 5)
 
 
+async def test_a_flow_puts_its_things_in_order_when_the_client_has_left(
+    upstream: Any, as_flow: Any
+) -> None:
+    found, url = upstream
+
+    def uploading(wanted: Wanted) -> Steps:
+        yield from sent(Send("POST", "/begin"), errors)
+        try:
+            while (yield from received()):
+                pass
+        except FormatError:
+            yield from asked(Send("DELETE", "/begun"))
+            raise
+        return Result({})
+
+    as_flow(uploading, openai.FILES, takes_body=True)
+    async with relays.running(configuration(url, openai.FILES)) as relay:
+        _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        head = {
+            **relay.headers("POST", "/files"),
+            "host": "relay",
+            "content-type": "multipart/form-data; boundary=b",
+            "content-length": "1000",
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        writer.write(f"POST /files HTTP/1.1\r\n{lines}\r\n--b".encode())
+        async with asyncio.timeout(5):
+            while len(found.requests) < 1:
+                await asyncio.sleep(0.01)
+            writer.close()
+            while len(found.requests) < 2:
+                await asyncio.sleep(0.01)
+    assert [(each.method, each.path) for each in found.requests] == [
+        ("POST", "/begin"),
+        ("DELETE", "/begun"),
+    ]
+
+
+async def test_a_flow_puts_its_things_in_order_when_the_provider_is_lost(
+    upstream: Any, as_flow: Any
+) -> None:
+    found, url = upstream
+
+    def uploading(wanted: Wanted) -> Steps:
+        try:
+            yield from sent(Send("PUT", "/part"), errors)
+        except ProviderFailed:
+            yield from asked(Send("DELETE", "/begun"))
+            raise
+        return Result({})
+
+    async def reset(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({})
+
+    as_flow(uploading)
+    found.answer = reset
+    status, body, _ = await post(url)
+    assert (status, body) == (502, b'{"error":{"message":"the provider cannot be reached"}}')
+    assert [each.method for each in found.requests] == ["PUT", "DELETE"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_when_to_come_back_is_passed_on(upstream: Any, as_flow: Any, status: int) -> None:
+    as_flow(twice)
+    found, url = upstream
+
+    async def busy(request: web.Request) -> web.Response:
+        return web.Response(status=status, text="busy", headers={"retry-after": "7"})
+
+    found.answer = busy
+    answered, _, headers = await post(url)
+    assert (answered, headers["retry-after"]) == (status, "7")
+
+
+@pytest.mark.parametrize("path", ["/files/%ff", "/files/a?after=%ff"])
+async def test_what_is_no_utf8_is_the_clients_error(upstream: Any, as_flow: Any, path: str) -> None:
+    as_flow(downloading(), openai.FILES)
+    status, _, _ = await get(upstream[1], path)
+    assert status == 400
+
+
 async def _ask(relay: relays.RunningRelay) -> None:
     async with relay.request("POST", "/images", json={"prompt": "a cat"}) as response:
         await response.read()
@@ -604,3 +688,20 @@ async def test_a_number_that_json_has_not_is_a_502(upstream: Any, as_flow: Any) 
     as_flow(huge)
     status, text, _ = await post(upstream[1])
     assert (status, b"cannot be written as JSON" in text) == (502, True)
+
+
+async def test_a_placeholder_for_a_key_is_no_secret(upstream: Any, as_flow: Any) -> None:
+    as_flow(twice)
+    found, url = upstream
+
+    async def fail(request: web.Request) -> web.Response:
+        return web.Response(status=400, text="an apple a day")
+
+    found.answer = fail
+    config = configuration(url, auth={"header_name": "x-api-key", "header_value": "a"})
+    async with (
+        relays.running(config) as relay,
+        relay.request("POST", "/images", json={"prompt": "a cat"}) as response,
+    ):
+        assert orjson.loads(await response.read())["error"]["message"] == "an apple a day"
+        assert response.headers["content-type"] == "application/json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kong_ai_proxy.exchange.errors import Refused
-from kong_ai_proxy.exchange.led_back import LedBack, own_address, with_own_upload
+from kong_ai_proxy.exchange.led_back import LedBack, is_upload, own_address, with_own_upload
 from kong_ai_proxy.exchange.messages import (
     Address,
     ClientRequest,
@@ -85,6 +85,45 @@ def test_results_are_fetched_from_the_gateway(cut: int) -> None:
         Emit(expected),
         Finish(),
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (rb"https:\/\/api.anthropic.com\/v1\/messages\/batches\/m1\/results", "gw.example"),
+        (b"https://proxy.example/anthropic/v1/messages/batches/m1/results", "gw.example"),
+        (b"https://api.anthropic.com/v1/messages/batches/m1/results", r"gw\g<0>\qx"),
+    ],
+)
+def test_results_may_be_written_in_other_ways(url: bytes, expected: str) -> None:
+    (_, emitted, _) = led_back([b'{"results_url":"' + url + b'"}'], f"https://{expected}")
+    told = f'{{"results_url":"https://{expected}/v1/messages/batches/m1/results"}}'
+    assert emitted == Emit(told.encode())
+
+
+@pytest.mark.parametrize("url", [b"https://evil.example/x", b"file:///etc/passwd", b""])
+def test_results_that_lie_elsewhere_are_a_502(url: bytes) -> None:
+    (failed,) = led_back([b'{"results_url":"' + url + b'"}'])
+    assert isinstance(failed, Fail)
+    assert failed.answer.status == 502
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/n/upload/v1beta/files", True),
+        ("/upload/v1/files/", True),
+        ("/n/upload/v1beta/models/gemini:batchGenerateContent", False),
+        ("/n/upload/v1/projects/p/locations/l/batchPredictionJobs", False),
+        ("/n/v1beta/files", False),
+        ("/n/upload/v1beta/files/x", False),
+    ],
+)
+def test_only_files_are_uploaded(path: str, expected: bool) -> None:
+    headers = {"x-goog-upload-command": ("upload, finalize",)}
+    asked = ClientRequest("POST", path, headers=headers)
+    assert is_upload("gemini", asked) is expected
+    assert not is_upload("anthropic", asked)
 
 
 def test_a_batch_that_is_not_done_stays_as_it_is() -> None:

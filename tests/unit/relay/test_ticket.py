@@ -100,6 +100,7 @@ text = st.text(
         client_address=text,
         request_id=text,
         route_path=text,
+        origin=text,
         captures=st.dictionaries(text, text, max_size=5),
     ),
     text,
