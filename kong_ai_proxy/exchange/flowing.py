@@ -52,8 +52,10 @@ from kong_ai_proxy.providers.flow import (
     Steps,
 )
 
-MAX_REPLY = 64 << 20
-"""Bytes of an answer that a flow looks at, unpacked."""
+MAX_ERROR = 1 << 20
+"""Bytes of a provider's error that are looked at: what follows is not waited for."""
+MAX_MESSAGE = 4096
+"""Characters of what a client is told of it."""
 
 _AT_ONCE = 16 << 10
 """Bytes of a download that are changed in one go: other requests wait meanwhile."""
@@ -92,6 +94,7 @@ class Flowing:
         self._secrets = secrets
         self._reply: _Reply | None = None
         self._retry_after: str | None = None
+        self._most = 0
         self._loss: Fail | None = None  # while the flow puts its things in order
         self._abandoned = False
         self._passed: Passed | None = None
@@ -148,6 +151,7 @@ class Flowing:
             yield from self._failed(ProviderError(nested, status=BAD_REQUEST))
         else:
             if isinstance(step, Send):
+                self._most = step.most
                 yield NextCall(step)
             else:
                 yield Take() if isinstance(step, Receive) else Pause(step.seconds)
@@ -176,7 +180,7 @@ class Flowing:
     def _head(self, head: ResponseHead) -> Iterator[Action]:
         head = privacy.masked_head(head, self._secrets())
         if self._passed is None or head.status >= FIRST_ERROR:
-            self._reply = _Reply(head)
+            self._reply = _Reply(head, self._most)
         else:
             self._reply = None
             yield from self._commit_passed(self._passed, head)
@@ -199,6 +203,8 @@ class Flowing:
     def _data(self, chunk: bytes) -> Iterator[Action]:
         if self._reply is not None:
             self._reply.add(chunk)
+            if self._reply.is_full:
+                yield from self._end()
         elif self._passed is not None:
             if self._passed.filter is None:
                 yield Emit(chunk)
@@ -260,6 +266,8 @@ class Flowing:
         if self._loss is not None:
             yield self._loss
             return
+        if len(error.message) > MAX_MESSAGE:
+            error = error._replace(message=f"{error.message[:MAX_MESSAGE]}...")
         error = privacy.masked_error(error, self._secrets())
         self.reading.note_error(error.message)
         if self._committed:
@@ -295,9 +303,11 @@ def _length(head: ResponseHead) -> int | None:
 class _Reply:
     """One answer of the provider's on its way to the flow."""
 
-    def __init__(self, head: ResponseHead) -> None:
+    def __init__(self, head: ResponseHead, most: int) -> None:
         """Raises ProviderFailed for a content coding that nobody here can read."""
         self._head = head
+        self._is_error = head.status >= FIRST_ERROR
+        self._most = MAX_ERROR if self._is_error else most
         self._pieces: list[bytes] = []
         self._size = 0
         encoding = head.header("content-encoding")
@@ -319,9 +329,16 @@ class _Reply:
         headers = dict(reversed(self._head.headers))
         return Reply(self._head.status, b"".join(self._pieces), headers)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is an error of which more would not be looked at."""
+        return self._is_error and self._size >= self._most
+
     def _keep(self, piece: bytes) -> None:
+        if self.is_full:
+            return
         self._size += len(piece)
-        if self._size > MAX_REPLY:
-            text = f"the provider's answer is longer than {MAX_REPLY} bytes"
+        if self._size > self._most and not self._is_error:
+            text = f"the provider's answer is longer than {self._most} bytes"
             raise ProviderFailed(ProviderError(text))
         self._pieces.append(piece)

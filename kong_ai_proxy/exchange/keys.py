@@ -11,7 +11,6 @@ from kong_ai_proxy.exchange import privacy
 from kong_ai_proxy.exchange.errors import SERVER_ERROR, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 
-
 _SHORTEST_KEY = 8
 """Characters. What is shorter is no key but a placeholder, and would be found in any text."""
 

@@ -13,7 +13,16 @@ from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.bedrock_paths import model_path
-from kong_ai_proxy.providers.flow import ProviderFailed, Send, Step, Wanted, parsed, sent, unusable
+from kong_ai_proxy.providers.flow import (
+    MAX_MEDIA,
+    ProviderFailed,
+    Send,
+    Step,
+    Wanted,
+    parsed,
+    sent,
+    unusable,
+)
 
 
 def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images.Made]:
@@ -26,7 +35,7 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
     order = model.render(request, mask)
     made: tuple[Image, ...] = ()
     for body in order.bodies:
-        send = Send("POST", path, body=images.dumped(body))
+        send = Send("POST", path, body=images.dumped(body), most=MAX_MEDIA)
         reply = yield from sent(send, CONVERSE.parse_error)
         found = model.parse(parsed(reply))
         if isinstance(found, ProviderError):
@@ -46,7 +55,8 @@ def _model(name: str) -> ImageModel:
         raise FormatError(
             "model: expected the id of a model of Bedrock's that makes images "
             "(amazon.titan-image-generator-..., amazon.nova-canvas-..., stability....), or of an "
-            f"inference profile or an ARN that has it, got {name[:100]!r}"
+            "inference profile or an ARN that has it, "
+            + (f"got {name[:100]!r}" if name else "it is missing")
         )
     return found
 

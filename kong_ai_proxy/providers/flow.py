@@ -41,6 +41,9 @@ GATEWAY_TIMEOUT = 504
 # Encoded or not: some servers take %2F for a slash.
 _CLIMBS = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
 
+MAX_MEDIA = 64 << 20
+"""Bytes of an answer that holds images or videos."""
+
 MAX_WAITED = 540.0
 """Seconds that a client is kept waiting for something that is polled for: the Service that the
 documentation has allows 600 for an answer."""
@@ -117,6 +120,9 @@ class Send(NamedTuple):
     """Where it lives elsewhere than the provider's others."""
     service: str = "bedrock"
     """That an AWS signature is for."""
+    most: int = 4 << 20
+    """Bytes of an answer: enough for a job or a page of a list. Reading more takes long. See
+    MAX_MEDIA for images and videos in base64."""
     is_own: bool = True
     """Whether the operator's credentials go with it: not to an address that is signed itself."""
 

@@ -28,7 +28,7 @@ from kong_ai_proxy.formats.images import (
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers import gemini_paths as paths
 from kong_ai_proxy.providers import images
-from kong_ai_proxy.providers.flow import ProviderFailed, Send, Step, Wanted, parsed, sent
+from kong_ai_proxy.providers.flow import MAX_MEDIA, ProviderFailed, Send, Step, Wanted, parsed, sent
 
 _Made = Generator[Step, Any, images.Made]
 _Render = Callable[[ImagesRequest, int], Rendered]
@@ -111,7 +111,8 @@ def _gathered(path: str, request: ImagesRequest, calls: _Calls) -> _Made:
     dropped: tuple[str, ...] = ()
     for done in range(0, request.n, calls.most):
         body, dropped = calls.render(request, min(calls.most, request.n - done))
-        send = Send("POST", path, body=orjson.dumps(seeded(body, calls.config, done)))
+        asked = orjson.dumps(seeded(body, calls.config, done))
+        send = Send("POST", path, body=asked, most=MAX_MEDIA)
         answer = calls.read(parsed((yield from sent(send, gemini.GENERATE.parse_error))))
         if isinstance(answer, ImagesAnswer):
             made.extend(answer.images)

@@ -21,6 +21,7 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.gemini.videos import Operation, parse_operation, render_request
 from kong_ai_proxy.formats.videos import MP4, Order, Video, VideoRequest, size_text
 from kong_ai_proxy.providers.flow import (
+    MAX_MEDIA,
     Passed,
     Result,
     Send,
@@ -170,7 +171,7 @@ def _find_vertex(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
         f"/publishers/google/models/{job.model}/operations/{job.operation}"
     )
     body = dumped({"operationName": operation})
-    send = Send("POST", f"{path}:fetchPredictOperation", body=body)
+    send = Send("POST", f"{path}:fetchPredictOperation", body=body, most=MAX_MEDIA)
     return _found(job, parse_operation(parsed((yield from sent(send, _parse_error)))))
 
 

@@ -24,6 +24,7 @@ from kong_ai_proxy.formats.images import (
 from kong_ai_proxy.formats.openai.images import parse_edit, parse_generation, render_answer
 from kong_ai_proxy.providers.flow import (
     BAD_GATEWAY,
+    MAX_MEDIA,
     Flow,
     ParseError,
     ProviderFailed,
@@ -132,7 +133,7 @@ def fetched(
     """
     base_url, path, query = _taken_apart(url, hosts, own)
     headers = {"accept": "image/*"}
-    send = Send("GET", path, query, headers, base_url=base_url, is_own=False)
+    send = Send("GET", path, query, headers, base_url=base_url, most=MAX_MEDIA, is_own=False)
     reply = yield from sent(send, errors)
     media_type = media_type_of(reply.body)
     if not media_type:

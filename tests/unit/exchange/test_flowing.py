@@ -705,3 +705,33 @@ async def test_a_placeholder_for_a_key_is_no_secret(upstream: Any, as_flow: Any)
     ):
         assert orjson.loads(await response.read())["error"]["message"] == "an apple a day"
         assert response.headers["content-type"] == "application/json"
+
+
+async def test_an_error_without_end_is_answered_all_the_same(upstream: Any, as_flow: Any) -> None:
+    as_flow(twice)
+    found, url = upstream
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        while True:
+            await response.write(b"no" * 50_000)
+
+    found.answer = endless
+    status, body, _ = await post(url)
+    assert status == 500
+    assert len(body) < 5_000
+
+
+async def test_an_answer_that_is_too_long_to_be_looked_at_is_a_502(
+    upstream: Any, as_flow: Any
+) -> None:
+    as_flow(twice)
+    found, url = upstream
+
+    async def long(request: web.Request) -> web.Response:
+        return web.Response(body=b"{" + b" " * (5 << 20) + b"}")
+
+    found.answer = long
+    status, body, _ = await post(url)
+    assert (status, b"longer than 4194304 bytes" in body) == (502, True)

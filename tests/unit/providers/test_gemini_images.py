@@ -11,7 +11,7 @@ from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.providers import images
-from kong_ai_proxy.providers.flow import Flow, ProviderFailed, Reply, Result, Send
+from kong_ai_proxy.providers.flow import MAX_MEDIA, Flow, ProviderFailed, Reply, Result, Send
 from kong_ai_proxy.providers.gemini import GEMINI, VERTEX
 from kong_ai_proxy.providers.gemini_images import EDIT, GENERATE, VERTEX_EDIT, VERTEX_GENERATE
 from tests.flows import Driven, field_of, reply, run, wanted
@@ -268,4 +268,4 @@ def test_a_later_call_that_fails() -> None:
 def test_nothing_is_sent_elsewhere() -> None:
     driven = generated(GENERATE, GEMINI_MODEL, content())
     send = driven.sends[0]
-    assert send == Send("POST", send.path, body=send.body)
+    assert send == Send("POST", send.path, body=send.body, most=MAX_MEDIA)

@@ -15,7 +15,7 @@ from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest
 from kong_ai_proxy.formats.openai import IMAGE_GENERATIONS
 from kong_ai_proxy.formats.openai.errors import parse_error
 from kong_ai_proxy.providers import images
-from kong_ai_proxy.providers.flow import ProviderFailed, Reply, Result, Send, Wanted
+from kong_ai_proxy.providers.flow import MAX_MEDIA, ProviderFailed, Reply, Result, Send, Wanted
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 B64 = base64.b64encode(PNG).decode()
@@ -104,6 +104,7 @@ def test_an_image_is_fetched_without_credentials() -> None:
             "sig=a%2Fb&e=1",
             {"accept": "image/*"},
             base_url="https://a-1.images.example",
+            most=MAX_MEDIA,
             is_own=False,
         )
     ]
