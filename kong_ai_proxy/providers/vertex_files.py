@@ -58,8 +58,9 @@ from kong_ai_proxy.providers.vertex_storage import (
 
 ROUTE_TYPES = {"chat": openai.CHAT, "completions": openai.COMPLETIONS}
 
-PIECE = 8 << 20
-"""Bytes, a multiple of 256 KiB; Google advises 8 MiB at least."""
+PIECE = 2 << 20
+"""Bytes. Pieces are multiples of 256 KiB but for the last one; Google advises larger ones, which
+would all be held here. https://cloud.google.com/storage/docs/performing-resumable-uploads"""
 
 _URLS = {url: ROUTE_TYPES[kind] for url, kind in KINDS.items()}
 _ERRORS = gemini.GENERATE.parse_error
