@@ -106,15 +106,20 @@ def chosen_seconds(request: VideoRequest, allowed: Collection[int], default: int
     if request.seconds is None:
         return default
     if request.seconds not in allowed:
-        wrong("seconds", f"{_listed(map(str, allowed))} for the model {request.model}")
+        wrong("seconds", f"{_listed(map(str, allowed))}{for_model(request)}")
     return request.seconds
 
 
 def chosen_size(request: VideoRequest, allowed: Collection[Size]) -> Size | None:
     """The size that the client asked for. Raises FormatError."""
     if request.size is not None and request.size not in allowed:
-        wrong("size", f"{_listed(map(size_text, allowed))} for the model {request.model}")
+        wrong("size", f"{_listed(map(size_text, allowed))}{for_model(request)}")
     return request.size
+
+
+def for_model(request: VideoRequest) -> str:
+    """What follows in an error where a model has been named."""
+    return f" for the model {request.model}" if request.model else ""
 
 
 def size_text(size: Size) -> str:

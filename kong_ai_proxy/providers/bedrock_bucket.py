@@ -136,9 +136,10 @@ def bucket(options: ModelOptions) -> Bucket:
     told = options.bedrock.batch_bucket_prefix or ""
     found = _PREFIX.fullmatch(told)
     if not found or _DOTS.search(found["prefix"]):
+        got = f"got {told!r}" if told else "set it"
         text = (
-            "model.options.bedrock.batch_bucket_prefix: expected s3://BUCKET/PREFIX, the place "
-            f"for files and batches, got {told!r}"
+            "model.options.bedrock.batch_bucket_prefix: expected s3://BUCKET/PREFIX (a name of 3 "
+            f"to 63 characters), the place for files and batches, {got}"
         )
         raise ProviderFailed(ProviderError(text, status=500))
     name, prefix = found["bucket"], found["prefix"].lstrip("/")

@@ -411,9 +411,9 @@ class Upload:
         purpose = openai_files.parse_purpose(self._fields)
         openai_files.parse_expiry(self._fields)
         if self._content is None:
-            raise FormatError("file: expected a file")
+            raise FormatError("file: expected a file; it is missing")
         if not self.received:
-            raise FormatError("file: is empty")
+            raise FormatError("file: expected content; it is empty")
         self._ready += self._content.end(purpose)
         self.batch = self._content.batch
         self._ended = True

@@ -48,7 +48,7 @@ def _start(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any, Starte
     if not _MODEL.fullmatch(model) or partner not in ("", videos.PARTNER):
         raise FormatError(
             f"model: expected owner/name, alone or with :{videos.PARTNER}, "
-            f"not {request.model[:100]!r}"
+            + (f"not {request.model[:100]!r}" if request.model else "it is missing")
         )
     own = yield from _mapped(model, videos.IMAGE if request.image else videos.TEXT)
     weights = f"{_HUB}/{model}/resolve/main/{quote(own.adapter)}" if own.adapter else ""

@@ -263,7 +263,7 @@ async def test_the_form_may_have_its_file_first(world: World) -> None:
         ("bedrock", b"{", "line 1: expected a JSON object"),
         ("bedrock", line("a") + line("a"), "line 2: custom_id: 'a' occurs twice"),
         ("configured", line("a", model="other"), f"cannot use own model - must be: {MODEL}"),
-        ("bedrock", b"", "file: is empty"),
+        ("bedrock", b"", "file: expected content; it is empty"),
     ],
 )
 async def test_a_bad_file_is_a_400(world: World, name: str, content: bytes, text: str) -> None:

@@ -22,6 +22,7 @@ from kong_ai_proxy.formats.videos import (
     VideoRequest,
     anything,
     chosen_size,
+    for_model,
     whole_number,
 )
 
@@ -58,7 +59,7 @@ def render_request(request: VideoRequest, deployment: str) -> Order:
     """
     seconds = request.seconds or _USUAL_SECONDS
     if seconds not in _SECONDS:
-        wrong("seconds", f"a whole number from 1 to 20 for the model {request.model}")
+        wrong("seconds", f"a whole number from 1 to 20{for_model(request)}")
     size = chosen_size(request, _SIZES) or _USUAL_SIZE
     if whole_number(request.settings.get("n_variants", 1), "n_variants") != 1:
         raise FormatError("n_variants: expected 1: an OpenAI client gets one video for a job")

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from kong_ai_proxy.formats import png
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import a_text, an_object, text_of, wrong
-from kong_ai_proxy.formats.images import WEBP, Image, ImagesRequest, Picture
+from kong_ai_proxy.formats.images import BLOCKED, BLOCKED_TYPE, WEBP, Image, ImagesRequest, Picture
 
 Json = Mapping[str, object]
 
@@ -60,9 +60,7 @@ def size_told(image: Image) -> str | None:
 
 def blocked(message: str) -> ProviderError:
     """What OpenAI calls it when its filters find a prompt or an image unfit."""
-    return ProviderError(
-        message, "image_generation_user_error", status=400, code="moderation_blocked"
-    )
+    return ProviderError(message, BLOCKED_TYPE, status=400, code=BLOCKED)
 
 
 # ---- Amazon

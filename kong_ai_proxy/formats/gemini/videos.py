@@ -16,7 +16,7 @@ from kong_ai_proxy.formats import fields
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import a_text
 from kong_ai_proxy.formats.gemini.names import camel
-from kong_ai_proxy.formats.images import Picture
+from kong_ai_proxy.formats.images import BLOCKED, Picture
 from kong_ai_proxy.formats.videos import (
     Order,
     Reading,
@@ -80,7 +80,6 @@ _CODES = (
     "data_loss",
     "unauthenticated",
 )
-_FILTERED = "moderation_blocked"
 
 
 class _Model(NamedTuple):
@@ -234,5 +233,5 @@ def _nothing(answer: Mapping[str, object]) -> VideoError:
     reasons = answer.get("raiMediaFilteredReasons")
     texts = [each for each in reasons if isinstance(each, str)] if isinstance(reasons, list) else []
     if texts or answer.get("raiMediaFilteredCount"):
-        return VideoError(_FILTERED, " ".join(texts) or "the provider's filters removed the video")
+        return VideoError(BLOCKED, " ".join(texts) or "the provider's filters removed the video")
     return VideoError("unknown", "the provider made no video and told no reason")

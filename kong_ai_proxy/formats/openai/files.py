@@ -40,7 +40,8 @@ def parse_purpose(fields: Mapping[str, str]) -> str:
     """The purpose in an upload's fields. Raises FormatError."""
     purpose = fields.get("purpose", "")
     if purpose not in PURPOSES:
-        wrong("purpose", f"one of {', '.join(PURPOSES)}")
+        missing = "" if purpose else "; it is missing"
+        wrong("purpose", f"one of {', '.join(PURPOSES)}{missing}")
     return purpose
 
 

@@ -151,6 +151,12 @@ def test_jobs_are_listed() -> None:
     assert (driven.value["last_id"], driven.value["has_more"]) == (GIVEN, True)
 
 
+@pytest.mark.parametrize("said", [{"seconds": "21"}, {"size": "1024x1792"}])
+def test_a_model_that_nobody_has_named_is_not_named(said: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match=r"expected (a whole number from 1 to 20|.*1080)\Z"):
+        create(SORA, "", options=OPTIONS, **said)
+
+
 def test_an_operation_that_is_not_there_names_those_that_are() -> None:
     error = failed(SORA, "POST", GIVEN, "remix", provider="azure")
     assert (error.status, error.message) == (

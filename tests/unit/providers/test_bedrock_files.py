@@ -25,6 +25,15 @@ from tests.unit.providers.bedrock_world import (
 )
 from tests.unit.providers.test_files import BATCH, INPUT, TYPE, form, line
 
+# ---- the place
+
+
+def test_a_place_that_is_not_set_is_to_be_set() -> None:
+    asked = wanted(openai.FILES, method="GET", options={"bedrock": {"aws_region": "us-east-1"}})
+    status, text = failure(lambda: run(FILES, asked))
+    assert (status, text.endswith("the place for files and batches, set it")) == (500, True)
+
+
 # ---- uploads
 
 

@@ -327,6 +327,11 @@ def test_amazon_takes_no_webp_and_stability_does() -> None:
     assert made(SD3, {"prompt": "A"}, 1, content=WEBP).sent()["mode"] == "image-to-image"
 
 
+def test_a_model_that_is_missing_is_said_to_be() -> None:
+    with pytest.raises(FormatError, match="an ARN that has it, it is missing"):
+        run(GENERATE, wanted(body={"prompt": "A"}))
+
+
 def test_images_beyond_what_may_be_held_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "MAX_HELD", 1)
     driven = Driven()

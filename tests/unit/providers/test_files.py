@@ -248,8 +248,8 @@ def test_a_byte_order_mark_and_blank_lines_do_no_harm() -> None:
     ("parts", "text"),
     [
         ([PURPOSE], "file: expected a file"),
-        ([PURPOSE, ("file", b"", "a")], "file: is empty"),
-        ([BATCH, ("file", b"", "a")], "file: is empty"),
+        ([PURPOSE, ("file", b"", "a")], "file: expected content; it is empty"),
+        ([BATCH, ("file", b"", "a")], "file: expected content; it is empty"),
         ([BATCH, ("file", b"\n \n", "a")], "file: expected at least one request"),
         ([("file", b"x", "a")], "purpose: expected one of assistants, batch"),
         ([("purpose", b"batch_output"), ("file", b"x", "a")], "purpose: expected one of"),

@@ -138,7 +138,7 @@ def test_an_id_of_somebody_elses_is_not_there(world: World, told: str) -> None:
         (b"{}\n", "line 1: custom_id"),
         (b"hello\n", "line 1: expected a JSON object"),
         (b"\n\n", "file: expected at least one request"),
-        (b"", "file: is empty"),
+        (b"", "file: expected content; it is empty"),
     ],
 )
 def test_a_batch_that_cannot_be_is_refused_before_anything_is_stored(

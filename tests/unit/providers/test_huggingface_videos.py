@@ -85,6 +85,11 @@ def test_a_job_is_started() -> None:
     assert video.created_at == NOW
 
 
+def test_a_model_that_is_missing_is_said_to_be() -> None:
+    with pytest.raises(FormatError, match=r"with :.*, it is missing"):
+        start(model="")
+
+
 def test_parameters_of_the_model_go_through() -> None:
     driven = start(guidance_scale=5, negative_prompt="fog", seed=3)
     expected = {"prompt": "a river", "guidance_scale": 5, "negative_prompt": "fog", "seed": 3}
