@@ -30,7 +30,10 @@ _UPLOADS = (
     "audio/v1/audio/translations",
     "image/v1/images/edits",
     "llm/v1/files",
+    "video/v1/videos/generations",
 )
+_OBJECTS = ("llm/v1/assistants", "llm/v1/batches", "llm/v1/files", "video/v1/videos/generations")
+"""Route types whose clients ask for single objects again: /files/{id}/content."""
 
 _DESCRIPTION = """\
 Check the plugins ai-proxy and ai-proxy-advanced in decK files (_format_version 3.0), wherever they
@@ -157,7 +160,7 @@ def _remarks(plugin: str, config: Any) -> Iterator[tuple[str, str, bool]]:
     for field, message in _not_available(parsed):
         yield field, message, False
     for index, field, message in hints(parsed):
-        yield f"{_base(parsed, index)}.model.options.{field}", message, True
+        yield f"{_base(parsed, index)}.{field}", message, True
 
 
 def _not_available(config: Config) -> Iterator[tuple[str, str]]:
@@ -198,7 +201,7 @@ def _check_scopes(deck: Deck, plugins: list[_Entity]) -> Iterator[Finding]:
             if service:
                 yield from _check_service(deck, service, encrypted=_is_encrypted(plugin))
         for route in routes:
-            yield from _check_route(deck, route, uploads=_takes_uploads(plugin))
+            yield from _check_route(deck, route, has=_route_types(plugin))
 
 
 def _check_both(deck: Deck, plugins: list[_Entity]) -> Iterator[Finding]:
@@ -249,12 +252,12 @@ def _same(one: _Entity | None, other: _Entity) -> bool:
     return one is not None and one.path == other.path
 
 
-def _takes_uploads(plugin: _Entity) -> bool:
+def _route_types(plugin: _Entity) -> set[str]:
     config = plugin.data.get("config")
     if not isinstance(config, dict):
-        return False
+        return set()
     targets = [config, *(target for _, target in _items(config, "targets"))]
-    return any(target.get("route_type") in _UPLOADS for target in targets)
+    return {str(target.get("route_type")) for target in targets}
 
 
 def _is_encrypted(plugin: _Entity) -> bool:
@@ -334,10 +337,11 @@ def _host_mistake(deck: Deck, host: str) -> str | None:
     return None
 
 
-def _check_route(deck: Deck, route: _Entity, *, uploads: bool) -> Iterator[Finding]:
+def _check_route(deck: Deck, route: _Entity, *, has: set[str]) -> Iterator[Finding]:
     if route.service is None and not route.data.get("service"):
         message = "a Route without a Service answers 503: give it one with url: http://ai.invalid"
         yield _finding(deck, route, route.path, "service", message)
+    uploads = not has.isdisjoint(_UPLOADS)
     names = ["response_buffering", "request_buffering"] if uploads else ["response_buffering"]
     for name in names:
         value, path = _setting(deck, route, "route", name, True)
@@ -345,6 +349,19 @@ def _check_route(deck: Deck, route: _Entity, *, uploads: bool) -> Iterator[Findi
             what = "streamed answers" if name == "response_buffering" else "uploads"
             message = f"set it to false, or Kong holds {what} back"
             yield _finding(deck, route, path, name, message, warning=True)
+    if not has.isdisjoint(_OBJECTS):
+        yield from _check_objects(deck, route)
+
+
+def _check_objects(deck: Deck, route: _Entity) -> Iterator[Finding]:
+    """Whether a client can ask for an object again that it has made."""
+    paths, methods = route.data.get("paths"), route.data.get("methods")
+    if isinstance(paths, list) and paths and all(str(each).endswith("$") for each in paths):
+        message = "an expression that ends with $ matches no /{id}: what is made cannot be fetched"
+        yield _finding(deck, route, (*route.path, "paths"), "paths", message, warning=True)
+    if isinstance(methods, list) and methods and "GET" not in methods:
+        message = "add GET: what is made cannot be fetched"
+        yield _finding(deck, route, (*route.path, "methods"), "methods", message, warning=True)
 
 
 def _setting(

@@ -205,18 +205,24 @@ def test_uploads_should_not_be_buffered(validate: Validate) -> None:
         (
             "llm/v1/files",
             "{provider: bedrock, options: {bedrock: {aws_region: eu-west-1}}}",
-            "bedrock.batch_bucket_prefix",
+            "model.options.bedrock.batch_bucket_prefix",
         ),
+        (
+            "llm/v1/files",
+            "{provider: bedrock, options: {bedrock: {batch_bucket_prefix: 's3://B'}}}",
+            "model.options.bedrock.batch_bucket_prefix",
+        ),
+        ("realtime/v1/realtime", "{provider: gemini}", "route_type"),
         (
             "video/v1/videos/generations",
             "{provider: bedrock, options: {bedrock: {aws_region: eu-west-1}}}",
-            "bedrock.video_output_s3_uri",
+            "model.options.bedrock.video_output_s3_uri",
         ),
         (
             "llm/v1/files",
             "{provider: gemini, options: {gemini: {api_endpoint: a.example, project_id: p, "
             "location_id: l}}}",
-            "upstream_url",
+            "model.options.upstream_url",
         ),
     ],
 )
@@ -225,8 +231,22 @@ def test_an_option_without_which_no_request_would_succeed_is_a_warning(
 ) -> None:
     text = service(CHAT.replace("llm/v1/chat", route_type)).replace("{provider: openai}", model)
     lines = validate(text)
-    assert any(f"warning: config.model.options.{field}: expected" in line for line in lines), lines
+    assert any(f"warning: config.{field}: " in line for line in lines), lines
     assert validate.status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("paths", "['~/v1/files$']"), ("methods", "[POST, DELETE]")]
+)
+def test_a_route_that_matches_no_single_object_is_a_warning(
+    validate: Validate, name: str, value: str
+) -> None:
+    text = service(CHAT.replace("llm/v1/chat", "llm/v1/files"))
+    text = text.replace(
+        "response_buffering: false", f"response_buffering: false\n    {name}: {value}"
+    )
+    lines = validate(text)
+    assert any(f"warning: route chat: {name}: " in line for line in lines), lines
 
 
 def test_a_global_plugin_concerns_every_service_with_a_route(validate: Validate) -> None:
