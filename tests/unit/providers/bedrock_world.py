@@ -15,8 +15,8 @@ from kong_ai_proxy.config import Model, ModelOptions
 from kong_ai_proxy.exchange.texts import BatchTexts
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.providers.bedrock import BEDROCK
-from kong_ai_proxy.providers.bedrock_batches import BATCHES
-from kong_ai_proxy.providers.bedrock_files import FILES
+from kong_ai_proxy.providers.bedrock.batches import BATCHES
+from kong_ai_proxy.providers.bedrock.files import FILES
 from kong_ai_proxy.providers.flow import Passed, ProviderFailed, Reply, Send
 from tests.flows import Driven, run, wanted
 from tests.providers.bedrock_batches_api import BedrockBatches

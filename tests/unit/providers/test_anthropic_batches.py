@@ -10,7 +10,7 @@ from openai.types import Batch, FileObject
 
 from kong_ai_proxy.formats.anthropic import batches as lines_of
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.providers.anthropic_batches import BATCHES
+from kong_ai_proxy.providers.anthropic.batches import BATCHES
 from kong_ai_proxy.providers.flow import ProviderFailed
 from tests.flows import Driven, reply, run, wanted
 from tests.providers import ToolCall, Turn, Usage

@@ -22,7 +22,7 @@ from kong_ai_proxy.exchange.messages import ClientRequest, Env, UpstreamRequest
 from kong_ai_proxy.exchange.plan import Body, Plan
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.providers.azure import AZURE
-from kong_ai_proxy.providers.azure_videos import SORA
+from kong_ai_proxy.providers.azure.videos import SORA
 from kong_ai_proxy.providers.base import Call, Endpoint
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part, parts_of
 from kong_ai_proxy.formats.openai.videos import video_id
-from kong_ai_proxy.providers.azure_videos import SORA
+from kong_ai_proxy.providers.azure.videos import SORA
 from kong_ai_proxy.providers.flow import Passed
 from tests.flows import ID, Driven, reply
 from tests.video_jobs import BAD_NAMES, PNG, ask, checked, create, failed, payload

@@ -10,7 +10,7 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.providers.base import Call, Endpoint, Native
 from kong_ai_proxy.providers.bedrock import BEDROCK
-from kong_ai_proxy.providers.bedrock_paths import host, model_path
+from kong_ai_proxy.providers.bedrock.paths import host, model_path
 from tests.unit.formats.bedrock import oracle
 
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"

@@ -7,7 +7,7 @@ import pytest
 
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.providers.bedrock_batches import BATCHES
+from kong_ai_proxy.providers.bedrock.batches import BATCHES
 from kong_ai_proxy.providers.files import file_id, file_name
 from kong_ai_proxy.providers.flow import Passed, Reply
 from tests.flows import reply, run, wanted

@@ -8,8 +8,8 @@ import pytest
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.bedrock import s3
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.providers import bedrock_files
-from kong_ai_proxy.providers.bedrock_files import FILES, PART
+from kong_ai_proxy.providers.bedrock import files as bedrock_files
+from kong_ai_proxy.providers.bedrock.files import FILES, PART
 from kong_ai_proxy.providers.files import file_id
 from kong_ai_proxy.providers.flow import Passed, Reply
 from tests.flows import Driven, reply, run, wanted

@@ -17,7 +17,7 @@ from kong_ai_proxy.formats import openai, png
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.providers import images as shared
-from kong_ai_proxy.providers.bedrock_images import EDIT, GENERATE
+from kong_ai_proxy.providers.bedrock.images import EDIT, GENERATE
 from kong_ai_proxy.providers.flow import ProviderFailed, Reply, Result, Send
 from tests.flows import NOW, Driven, reply, run, wanted
 from tests.golden import exchanges

@@ -12,8 +12,8 @@ from kong_ai_proxy.formats.bedrock import s3_errors
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.formats.openai.videos import video_id
-from kong_ai_proxy.providers.bedrock_output import place
-from kong_ai_proxy.providers.bedrock_videos import VIDEOS
+from kong_ai_proxy.providers.bedrock.output import place
+from kong_ai_proxy.providers.bedrock.videos import VIDEOS
 from kong_ai_proxy.providers.flow import Passed
 from tests.flows import ID, NOW, Driven, reply
 from tests.video_jobs import BAD_NAMES, PNG, WEBP, ask, checked, create, failed, payload

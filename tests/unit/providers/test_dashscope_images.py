@@ -12,7 +12,7 @@ from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.providers.dashscope import DASHSCOPE
-from kong_ai_proxy.providers.dashscope_images import EDIT, GENERATE
+from kong_ai_proxy.providers.dashscope.images import EDIT, GENERATE
 from kong_ai_proxy.providers.flow import MAX_WAITED, ProviderFailed, Reply, Result, Send
 from tests.flows import Driven, field_of, reply, run, wanted
 from tests.providers.pictures import MASK, PNG, pixels

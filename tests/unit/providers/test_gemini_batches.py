@@ -12,8 +12,8 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.gemini import times
 from kong_ai_proxy.providers.files import file_id
 from kong_ai_proxy.providers.flow import ProviderFailed
-from kong_ai_proxy.providers.gemini_batches import BATCHES
-from kong_ai_proxy.providers.gemini_files import FILES, PIECE
+from kong_ai_proxy.providers.gemini.batches import BATCHES
+from kong_ai_proxy.providers.gemini.files import FILES, PIECE
 from tests.flows import Driven, reply, run, wanted
 from tests.providers import ToolCall, Turn, Usage
 from tests.providers.gemini_files_api import GeminiFiles

@@ -13,7 +13,7 @@ from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import MAX_MEDIA, Flow, ProviderFailed, Reply, Result, Send
 from kong_ai_proxy.providers.gemini import GEMINI, VERTEX
-from kong_ai_proxy.providers.gemini_images import EDIT, GENERATE, VERTEX_EDIT, VERTEX_GENERATE
+from kong_ai_proxy.providers.gemini.images import EDIT, GENERATE, VERTEX_EDIT, VERTEX_GENERATE
 from tests.flows import Driven, field_of, reply, run, wanted
 from tests.providers.pictures import MASK, PNG, pixels
 

@@ -11,7 +11,7 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.formats.openai.videos import video_id
 from kong_ai_proxy.providers.flow import Passed, Result
-from kong_ai_proxy.providers.gemini_videos import PUBLIC, VERTEX
+from kong_ai_proxy.providers.gemini.videos import PUBLIC, VERTEX
 from tests.flows import NOW, Driven, reply
 from tests.video_jobs import BAD_NAMES, PNG, ask, checked, create, failed, payload
 

@@ -18,7 +18,7 @@ from kong_ai_proxy.formats.openai.videos import name_of, video_id
 from kong_ai_proxy.providers.base import Call, Endpoint
 from kong_ai_proxy.providers.flow import Passed, ProviderFailed
 from kong_ai_proxy.providers.huggingface import HUGGINGFACE
-from kong_ai_proxy.providers.huggingface_videos import VIDEOS
+from kong_ai_proxy.providers.huggingface.videos import VIDEOS
 from tests.flows import NOW, Driven, reply
 from tests.video_jobs import BAD_NAMES, PNG, Json, ask, checked, create, failed
 

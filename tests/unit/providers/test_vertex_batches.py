@@ -16,8 +16,8 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.gemini import vertex_batches as lines_of
 from kong_ai_proxy.providers.files import file_id
 from kong_ai_proxy.providers.flow import ProviderFailed
-from kong_ai_proxy.providers.vertex_batches import BATCHES
-from kong_ai_proxy.providers.vertex_files import FILES, PIECE
+from kong_ai_proxy.providers.gemini.vertex_batches import BATCHES
+from kong_ai_proxy.providers.gemini.vertex_files import FILES, PIECE
 from tests.flows import Driven, reply, run, wanted
 from tests.providers import ToolCall, Turn, Usage
 from tests.providers.storage_api import Storage, VertexBatches
