@@ -61,6 +61,7 @@ _AT_ONCE = 16 << 10
 """Bytes of a download that are changed in one go: other requests wait meanwhile."""
 
 _JSON = "application/json"
+_FIELD = re.compile(r"([a-z][\w.\[\]]*): ")  # what is said of a member begins with its name
 _RETRY_LATER = frozenset({429, 503})
 _PLAIN = re.compile(r"[A-Za-z0-9 ,:+-]{1,40}")  # seconds or a date (RFC 9110 section 10.2.3)
 _MAX_DIGITS = 18  # of a length: fewer than 2**63 bytes
@@ -143,7 +144,9 @@ class Flowing:
         except StopIteration as stop:
             yield from self._ended(stop.value)
         except FormatError as error:
-            yield from self._failed(ProviderError(str(error), status=BAD_REQUEST))
+            named = _FIELD.match(str(error))
+            param = named[1] if named else None
+            yield from self._failed(ProviderError(str(error), status=BAD_REQUEST, param=param))
         except ProviderFailed as failed:
             yield from self._failed(failed.error)
         except orjson.JSONEncodeError:  # deeper than it writes, though it has read it

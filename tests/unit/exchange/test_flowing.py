@@ -292,7 +292,9 @@ async def test_what_the_flow_cannot_say_is_the_clients_error(upstream: Any, as_f
     as_flow(picky)
     status, body, _ = await post(upstream[1])
     assert status == 400
-    assert orjson.loads(body)["error"]["message"] == "size: expected 1024x1024, got 3x3"
+    error = orjson.loads(body)["error"]
+    assert error["message"] == "size: expected 1024x1024, got 3x3"
+    assert (error["param"], error["type"]) == ("size", "invalid_request_error")
 
 
 async def test_the_models_of_others_are_refused(upstream: Any, as_flow: Any) -> None:
