@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, NOT_FOUND, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 
 # A slash inside an id, whichever way it is written, and what no id has.
@@ -36,6 +36,8 @@ def subpath(request: ClientRequest, collections: tuple[str, ...]) -> Subpath:
 
 def _after(prefix: str, path: str) -> str:
     rest = path[len(prefix) :] if prefix and path.startswith(prefix) else ""
+    if rest and not prefix.endswith("/") and rest[0] != "/":  # /filesx on the route /files
+        raise Refused(NOT_FOUND, f"expected {prefix}, or a slash after it")
     return "/" + rest.lstrip("/") if rest else ""
 
 

@@ -49,8 +49,8 @@ class BatchTexts:
             converted = self._converting(call, self._endpoint(call, codec)).access(body)
         except Refused as refused:
             raise FormatError(refused.message) from None
-        if len(self.dropped) < _MAX_DROPPED:
-            self.dropped.update(dict.fromkeys(converted.dropped))
+        room = _MAX_DROPPED - len(self.dropped)
+        self.dropped.update(dict.fromkeys(converted.dropped[:room]))
         return converted.body
 
     def answer(

@@ -174,7 +174,7 @@ class BatchInput:
         self._urls = urls
         self._render = render
         self._codec = codec
-        self._ids: set[str] = set()
+        self._ids: set[bytes] = set()  # digests, which are shorter
         self.url = ""
         """Of all requests; "" before the first."""
         self.model = ""
@@ -203,7 +203,8 @@ class BatchInput:
         return b""
 
     def _check(self, request: BatchRequest) -> None:
-        if request.custom_id in self._ids:
+        digest = hashlib.blake2b(request.custom_id.encode(), digest_size=16).digest()
+        if digest in self._ids:
             raise FormatError(f"custom_id: {request.custom_id!r} occurs twice")
         if len(self._ids) >= MAX_REQUESTS:
             raise FormatError(f"expected at most {MAX_REQUESTS} requests")
@@ -221,7 +222,7 @@ class BatchInput:
             raise FormatError(
                 f"expected the url {self.url!r} and the model {self.model!r} of the lines before"
             )
-        self._ids.add(request.custom_id)
+        self._ids.add(digest)
 
 
 class BatchOutput:

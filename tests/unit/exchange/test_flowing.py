@@ -737,3 +737,16 @@ async def test_an_answer_that_is_too_long_to_be_looked_at_is_a_502(
     found.answer = long
     status, body, _ = await post(url)
     assert (status, b"longer than 4194304 bytes" in body) == (502, True)
+
+
+async def test_a_path_that_only_begins_like_the_routes_is_none(
+    upstream: Any, as_flow: Any
+) -> None:
+    as_flow(downloading(), openai.FILES)
+    found, url = upstream
+    async with (
+        relays.running(configuration(url, openai.FILES)) as relay,
+        relay.request("GET", "/ai/filesx", claims={"route_path": "/ai/files"}) as response,
+    ):
+        assert response.status == 404
+    assert found.requests == []
