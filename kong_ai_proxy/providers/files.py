@@ -32,7 +32,7 @@ from kong_ai_proxy.providers.flow import (
 MAX_INPUT_LINE = 16 << 20
 MAX_OUTPUT_LINE = 64 << 20
 """A line of output may hold the request beside the answer, and images."""
-MAX_MEMBERS, MAX_TOOLS = 1000, 1000
+MAX_MEMBERS, MAX_TOOLS = 1024, 1024
 """Of one request of a batch, which is converted in one go. OpenAI takes 128 tools."""
 
 MAX_REQUESTS = 50_000

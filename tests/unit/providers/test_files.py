@@ -108,7 +108,7 @@ def refused(*parts: Any, end: bool = True, make: Any = lines) -> str:
     return str(error.value)
 
 
-MANY = [str(number) for number in range(1000)]
+MANY = [str(number) for number in range(1025)]
 PURPOSE = ("purpose", b"user_data")
 BATCH = ("purpose", b"batch")
 
@@ -362,12 +362,12 @@ def line(**changes: Any) -> bytes:
         ),
         (line(custom_id="b", body={"model": 5}), "line 2: body.model: expected a string"),
         (
-            line(custom_id="b", body={"model": "gpt-3.5-turbo-0125", "tools": [{}] * 1001}),
-            "line 2: body: expected at most 1000 members and 1000 tools",
+            line(custom_id="b", body={"model": "gpt-3.5-turbo-0125", "tools": [{}] * 1025}),
+            "line 2: body: expected at most 1024 members and 1024 tools",
         ),
         (
             line(custom_id="b", body={"model": "gpt-3.5-turbo-0125", **dict.fromkeys(MANY, 1)}),
-            "line 2: body: expected at most 1000 members and 1000 tools",
+            "line 2: body: expected at most 1024 members and 1024 tools",
         ),
     ],
 )
