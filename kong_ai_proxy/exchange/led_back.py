@@ -33,6 +33,7 @@ from kong_ai_proxy.exchange.reading import Reading
 MAX_WHOLE = 64 << 20
 """Bytes of an answer that is held to be changed."""
 
+_UPLOAD_ID = frozenset({"upload_id"})
 _UPLOAD_URLS = frozenset({"x-goog-upload-control-url", "x-goog-upload-url"})
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")((?:[^"\\]|\\.)*)"')
 _RESULTS_PATH = re.compile(rb"https?://[^/]+(?:/[^?#]*)?(/v1/messages/batches/[^/]+/results)")
@@ -64,6 +65,11 @@ def secrets_in_answers(llm_format: str, request: ClientRequest) -> frozenset[str
     """Headers of the answer that are as good as a key: who has an upload's URL goes on with it."""
     is_start = llm_format == "gemini" and _UPLOAD.search(request.path) is not None
     return _UPLOAD_URLS if is_start else frozenset()
+
+
+def secret_query(llm_format: str, request: ClientRequest) -> frozenset[str]:
+    """What of a client's query is: it goes on with an upload."""
+    return _UPLOAD_ID if is_upload(llm_format, request) else frozenset()
 
 
 def own_address(request: ClientRequest, native_path: str) -> str:

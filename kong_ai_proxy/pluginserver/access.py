@@ -109,7 +109,7 @@ class AccessPlugin:
             if self.plan is None:
                 raise self._refusal or Refused(SERVER_ERROR, "no configuration")
             request = _client_request(kong, self.plan)
-            _redact_credentials(kong, request)
+            _redact_credentials(kong, request, led_back.secret_query(self._llm_format, request))
             self.plan.check_head(request)
             if self._goes_by_relay(self.plan, request):
                 self._hand_over(kong, request)
@@ -294,12 +294,14 @@ def _redact(kong: Any, upstream: UpstreamRequest) -> None:
         kong.log.set_serialize_value("upstream_uri", f"{upstream.address.path}?{query}")
 
 
-def _redact_credentials(kong: Any, request: ClientRequest) -> None:
-    """The same for the client's own, whatever becomes of the request."""
+def _redact_credentials(kong: Any, request: ClientRequest, more: frozenset[str]) -> None:
+    """The same for the client's own, whatever becomes of the request; `more` are names of its query
+    that are as good as a key."""
+    secret = CREDENTIAL_QUERY | more if more else CREDENTIAL_QUERY
     for name in sorted(filter(is_credential, request.headers.keys() - _KONG_REDACTS)):
         kong.log.set_serialize_value(f"request.headers.{name}", REDACTED)
-    if request.query and not CREDENTIAL_QUERY.isdisjoint(query_names(request.query)):
-        query = redacted(request.query, CREDENTIAL_QUERY, REDACTED)
+    if request.query and not secret.isdisjoint(query_names(request.query)):
+        query = redacted(request.query, secret, REDACTED)
         place = f"{request.path or kong.request.get_path()}?{query}"
         kong.log.set_serialize_value("request.querystring", _first(query))
         for name in ("request.uri", "request.url", "upstream_uri"):

@@ -56,3 +56,33 @@ async def test_a_key_in_the_query_is_known_to_the_relay_only(
     assert line["request"]["querystring"] == {"page": "1"}
     assert line["upstream_uri"] == "/chat?page=1"
     assert line["tries"][0]["port"] != provider.port
+
+
+async def test_the_url_of_an_upload_is_as_good_as_a_key(
+    kong: GatewayFactory, provider: Recorder, tmp_path: Path
+) -> None:
+    """Who has the URL that Gemini answers an upload with goes on with the upload."""
+    file = tmp_path / "log.json"
+    url = f"{provider.url('/upload/v1beta/files')}?upload_id=upload-capability"
+    provider.answer = provider.answer.replace(
+        b"Content-Length", f"X-Goog-Upload-URL: {url}\r\nContent-Length".encode()
+    )
+    model = {"provider": "gemini", "options": {"upstream_url": provider.url()}}
+    auth = {"header_name": "x-goog-api-key", "header_value": SECRET}
+    native = {"llm_format": "gemini", "route_type": "llm/v1/chat", "auth": auth, "model": model}
+    uploads = route("/upload", native)
+    uploads["plugins"].append({"name": "file-log", "config": {"path": str(file)}})
+    running = await kong(deck(uploads))
+    if running.kind != "installed":
+        pytest.skip("the log file is inside the container")
+    headers = {"x-goog-upload-protocol": "resumable", "x-goog-upload-command": "start"}
+    async with httpx.AsyncClient(timeout=20, base_url=running.url) as client:
+        answer = await client.post("/upload/v1beta/files", json={}, headers=headers)
+        headers["x-goog-upload-command"] = "upload, finalize"
+        await client.post(answer.headers["x-goog-upload-url"], content=b"file", headers=headers)
+    assert provider.last.target == "/upload/v1beta/files?upload_id=upload-capability"
+    assert answer.headers["x-goog-upload-url"].startswith(f"{running.url}/upload/v1beta/files?")
+    async with asyncio.timeout(10):
+        while not file.exists() or file.read_text().count("\n") < 2:
+            await asyncio.sleep(0.05)
+    assert "upload-capability" not in file.read_text()
