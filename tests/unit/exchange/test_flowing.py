@@ -739,9 +739,7 @@ async def test_an_answer_that_is_too_long_to_be_looked_at_is_a_502(
     assert (status, b"longer than 4194304 bytes" in body) == (502, True)
 
 
-async def test_a_path_that_only_begins_like_the_routes_is_none(
-    upstream: Any, as_flow: Any
-) -> None:
+async def test_a_path_that_only_begins_like_the_routes_is_none(upstream: Any, as_flow: Any) -> None:
     as_flow(downloading(), openai.FILES)
     found, url = upstream
     async with (
