@@ -6,8 +6,6 @@ An edit comes as a form with files, or as JSON with references to images
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -16,7 +14,7 @@ import orjson
 
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.fields import a_text, an_array, an_object, media_of_url, wrong
+from kong_ai_proxy.formats.fields import a_text, an_array, wrong
 from kong_ai_proxy.formats.form import Part
 from kong_ai_proxy.formats.images import (
     PNG,
@@ -24,9 +22,9 @@ from kong_ai_proxy.formats.images import (
     ImagesAnswer,
     ImagesRequest,
     Picture,
-    media_type_of,
     media_type_of_base64,
 )
+from kong_ai_proxy.formats.openai.pictures import FILES, picture, referred
 from kong_ai_proxy.formats.usage import Usage
 
 MAX_N = 10
@@ -36,7 +34,6 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _FORMATS = ("png", "jpeg", "webp")
 _QUALITIES = frozenset({"low", "medium", "high", "xhigh", "max"})
 _BACKGROUNDS = ("transparent", "opaque")
-_FILES = "a PNG, JPEG or WebP file"
 
 _IMAGE_FIELDS = ("image", "image[]")
 _TAKEN_FILES = frozenset({*_IMAGE_FIELDS, "mask"})
@@ -162,7 +159,7 @@ def _files(parts: tuple[Part, ...]) -> tuple[tuple[Picture, ...], Picture | None
     masks = [part.content for part in parts if part.name == "mask"]
     if len(masks) > 1:
         wrong("mask", "one file")
-    images = tuple(_picture(content, "image") for content in files)
+    images = tuple(picture(content, "image") for content in files)
     return _counted(images, "image"), _mask(masks[0], "mask") if masks else None
 
 
@@ -230,9 +227,9 @@ def _references(said: Mapping[str, object]) -> tuple[tuple[Picture, ...], Pictur
         raise FormatError("markup: this provider takes images and a mask")
     if "image" in said and "images" in said:
         raise FormatError("image: expected either images or image, not both")
-    images = tuple(_picture(content, where) for where, content in _data(said))
+    images = tuple(picture(content, where) for where, content in _data(said))
     mask = said.get("mask")
-    found = None if mask is None else _mask(_referred(mask, "mask"), "mask")
+    found = None if mask is None else _mask(referred(mask, "mask"), "mask")
     return _counted(images, "images"), found
 
 
@@ -243,33 +240,7 @@ def _data(said: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
         value = [value]
     for index, each in enumerate(an_array(value, name)):
         where = f"{name}[{index}]"
-        yield where, _referred(each, where)
-
-
-def _referred(value: object, where: str) -> bytes:
-    """What a data URL holds; `value` is one, or an object with one."""
-    if not isinstance(value, str):
-        reference = an_object(value, where)
-        if reference.get("file_id") is not None:
-            raise FormatError(
-                f"{where}.file_id: this provider knows no uploaded files; send the image as a "
-                "data URL (image_url) or as a file of a form"
-            )
-        where = f"{where}.image_url"
-        value = a_text(reference.get("image_url"), where)
-    try:
-        media = media_of_url("image", value)
-    except FormatError as error:
-        raise FormatError(f"{where}: {error}") from None
-    if media.url:
-        raise FormatError(
-            f"{where}: expected a data URL (data:image/png;base64,...); this provider fetches "
-            "nothing from other addresses"
-        )
-    try:
-        return base64.b64decode(media.data, validate=True)
-    except (binascii.Error, ValueError):
-        wrong(where, "a data URL in base64")
+        yield where, referred(each, where)
 
 
 # ---- images
@@ -277,23 +248,14 @@ def _referred(value: object, where: str) -> bytes:
 
 def _counted(images: tuple[Picture, ...], where: str) -> tuple[Picture, ...]:
     if not images:
-        wrong(where, f"{_FILES} to edit; it is missing")
+        wrong(where, f"{FILES} to edit; it is missing")
     if len(images) > MAX_IMAGES:
         wrong(where, f"at most {MAX_IMAGES} images, got {len(images)}")
     return images
 
 
-def _picture(content: bytes, where: str) -> Picture:
-    if not content:
-        wrong(where, f"{_FILES}; it is empty")
-    media_type = media_type_of(content)
-    if not media_type:
-        wrong(where, f"{_FILES}; its first bytes are of none of them")
-    return Picture(content, media_type)
-
-
 def _mask(content: bytes, where: str) -> Picture:
-    mask = _picture(content, where)
+    mask = picture(content, where)
     if mask.media_type != PNG:
         wrong(where, "a PNG file, whose transparent pixels say where to edit")
     return mask

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.errors import FormatError
-from kong_ai_proxy.formats.fields import a_text, an_object, media_of_url, wrong
+from kong_ai_proxy.formats.fields import a_text, wrong
 from kong_ai_proxy.formats.form import Part
-from kong_ai_proxy.formats.images import Picture, media_type_of
+from kong_ai_proxy.formats.images import Picture
+from kong_ai_proxy.formats.openai.pictures import picture, referred
 from kong_ai_proxy.formats.videos import Listed, Page, Size, Video, VideoRequest, size_text
 
 VARIANTS = ("video", "thumbnail", "spritesheet")
@@ -27,7 +28,6 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _SECONDS = re.compile(r"[1-9][0-9]{0,3}")
 _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]{1,100}\]){1,8})")
 _REFERENCE = "input_reference"
-_FILES = "a PNG, JPEG or WebP file"
 _MAX_LIMIT = 100
 _LIMIT = 20
 
@@ -114,16 +114,7 @@ def _file(parts: tuple[Part, ...]) -> Picture | None:
             raise FormatError(f"{part.name}: this provider takes one file, {_REFERENCE}")
     if len(files) > 1:
         wrong(_REFERENCE, "one file")
-    return _picture(files[0].content) if files else None
-
-
-def _picture(content: bytes) -> Picture:
-    if not content:
-        wrong(_REFERENCE, f"{_FILES}; it is empty")
-    media_type = media_type_of(content)
-    if not media_type:
-        wrong(_REFERENCE, f"{_FILES}; its first bytes are of none of them")
-    return Picture(content, media_type)
+    return picture(files[0].content, _REFERENCE) if files else None
 
 
 def _reference(said: dict[str, object]) -> Picture | None:
@@ -131,31 +122,7 @@ def _reference(said: dict[str, object]) -> Picture | None:
     value = said.pop(_REFERENCE, None)
     if value is None:
         return None
-    reference = _reference_object(value)
-    if reference.get("file_id") is not None:
-        raise FormatError(
-            f"{_REFERENCE}.file_id: this provider knows no uploaded files; send the image as a "
-            "data URL (image_url) or as a file of a form"
-        )
-    return _picture(_data(reference.get("image_url")))
-
-
-def _reference_object(value: object) -> Mapping[str, object]:
-    return {"image_url": value} if isinstance(value, str) else an_object(value, _REFERENCE)
-
-
-def _data(value: object) -> bytes:
-    where = f"{_REFERENCE}.image_url"
-    media = media_of_url("image", a_text(value, where))
-    if media.url:
-        raise FormatError(
-            f"{where}: expected a data URL (data:image/png;base64,...); this provider fetches "
-            "nothing from other addresses"
-        )
-    try:
-        return base64.b64decode(media.data, validate=True)
-    except (binascii.Error, ValueError):
-        wrong(where, "a data URL in base64")
+    return picture(referred(value, _REFERENCE), _REFERENCE)
 
 
 # ---- queries
