@@ -22,7 +22,7 @@ from kong_ai_proxy.providers.flow import (
     parsed,
 )
 from tests import relays
-from tests.unit.exchange.flowing_world import KEY, configuration, post, twice
+from tests.unit.exchange.flowing_world import KEY, configuration, lost_later, post, twice
 
 
 async def test_an_answer_is_made_of_several_calls(upstream: Any, as_flow: Any) -> None:
