@@ -61,7 +61,24 @@ def pointed_at(deck: str, url: str) -> str:
         operation = _OPERATIONS.get(str(target.get("route_type")))
         if operation is not None:
             target["model"].setdefault("options", {})["upstream_url"] = url + operation
-    return yaml.safe_dump(document, sort_keys=False)
+    return dumped(document)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes decK's variables: one that holds JSON would otherwise become an object."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "'" if "${{" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dumped(document: object) -> str:
+    """A decK file that says this."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False)
 
 
 def variables(deck: str) -> list[str]:

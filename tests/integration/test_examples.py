@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import httpx
 import orjson
 import pytest
-import yaml
 
 from kong_ai_proxy import resources
 from kong_ai_proxy.config import validate
 from kong_ai_proxy.config.matrix import SUPPORTED
-from kong_ai_proxy.gateway.dev_deck import pointed_at
+from kong_ai_proxy.gateway.dev_deck import dumped, pointed_at
 from kong_ai_proxy.gateway.provider import Provider
 from tests import providers
 from tests.gateways import GatewayFactory, RunningGateway
@@ -225,7 +224,7 @@ def _told(answer: httpx.Response) -> str:
 async def test_each_route_reaches_its_provider(gateway: GatewayFactory, name: str) -> None:
     deck = examples.deck(name)
     async with _behind(deck) as routes:
-        running = await gateway(yaml.safe_dump(deck), env=ENV)
+        running = await gateway(dumped(deck), env=ENV)
         for config, route, upstream in routes:
             one, streamed = _asked(config, route)
             is_response = config["route_type"] == "llm/v1/responses"

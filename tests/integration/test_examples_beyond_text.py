@@ -17,12 +17,12 @@ import boto3  # type: ignore[import-untyped, unused-ignore]
 import cohere
 import httpx
 import pytest
-import yaml
 from botocore.config import Config  # type: ignore[import-untyped, unused-ignore]
 from google import genai
 from google.genai import live, types
 from openai import AsyncOpenAI
 
+from kong_ai_proxy.gateway.dev_deck import dumped
 from kong_ai_proxy.gateway.provider import Provider
 from kong_ai_proxy.gateway.provider.png import picture
 from tests import providers
@@ -160,7 +160,7 @@ async def _world(gateway: GatewayFactory, name: str, route: Json) -> AsyncIterat
             target = examples.target(each)
             if not kinds or target["route_type"] in kinds:
                 examples.point(target, upstream.url)
-        running = await gateway(yaml.safe_dump(deck), env=ENV)
+        running = await gateway(dumped(deck), env=ENV)
         base = f"{running.url}{examples.path(route).partition('/v1')[0]}/v1"
         async with _openai(base) as client:
             model = examples.target(route)["model"].get("name", "any-model")
@@ -354,7 +354,7 @@ async def test_vertex_files_and_batches(gateway: GatewayFactory) -> None:
             if target["route_type"] in (FILES, BATCHES):
                 is_file = target["route_type"] == FILES
                 examples.point(target, storage.url if is_file else jobs.url)
-        running = await gateway(yaml.safe_dump(deck), env=ENV)
+        running = await gateway(dumped(deck), env=ENV)
         client = await stack.enter_async_context(_openai(f"{running.url}/vertex/v1"))
         await _files(World(running, client, storage, ""))
         await _batches(World(running, client, jobs, ""))
@@ -374,7 +374,7 @@ async def _native(
     async with upstream:
         (found,) = (each for each in examples.routes(deck) if each["name"] == route)
         examples.point(examples.target(found), upstream.url)
-        running = await gateway(yaml.safe_dump(deck), env=ENV)
+        running = await gateway(dumped(deck), env=ENV)
         yield running.url + examples.path(found)
         assert upstream.failures == []
         _check_heads(upstream)
