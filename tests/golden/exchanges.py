@@ -28,7 +28,6 @@ import orjson
 import yaml
 
 from kong_ai_proxy import config
-from kong_ai_proxy.auth.identity import Credential
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.messages import (
     Action,
@@ -53,7 +52,7 @@ from kong_ai_proxy.exchange.messages import (
 from kong_ai_proxy.exchange.plan import Body, Plan
 from kong_ai_proxy.formats.form import parts_of
 from tests.golden.checks import same_json
-from tests.golden.fixture import AWS, GOOGLE, ID, NOW, url
+from tests.golden.fixture import ID, NOW, credential_of, url
 
 Json = dict[str, Any]
 
@@ -196,12 +195,6 @@ def _client(told: Json) -> tuple[ClientRequest, bytes]:
     return client, body
 
 
-def _credential(attempt: Attempt) -> Credential | None:
-    if attempt.identity is None:
-        return None
-    return AWS if attempt.model.provider == "bedrock" else GOOGLE
-
-
 def play(golden: Exchanges, size: int = 0) -> Played:
     """All of it, as the relay drives it. `size`: bytes of the pieces in which bodies come, 0 for
     whole ones."""
@@ -211,7 +204,7 @@ def play(golden: Exchanges, size: int = 0) -> Played:
     plan.check_head(client)
     attempt = plan.attempt(client, body if plan.body(client) is Body.READ else None, relayed=True)
     played = Played(attempt=attempt)
-    env = Env(NOW, ID, _credential(attempt))
+    env = Env(NOW, ID, credential_of(attempt))
     if attempt.is_flow:
         _flow(golden, attempt, env, _pieces(body, size), played, size)
     else:

@@ -66,6 +66,13 @@ TYPES = {
 }
 
 
+def credential_of(attempt: Attempt) -> Credential | None:
+    """As whom a cloud is called in fixtures."""
+    if attempt.identity is None:
+        return None
+    return AWS if attempt.model.provider == "bedrock" else GOOGLE
+
+
 @dataclass(frozen=True)
 class Golden:
     """One fixture. `name` is its path below fixtures/, without its ending."""
@@ -102,13 +109,7 @@ class Golden:
         plan.check_available()
         plan.check_head(client)
         attempt = plan.attempt(client, self.sent, relayed=True)
-        return attempt, attempt.start(Env(now, ID, self._credential(attempt)))
-
-    @staticmethod
-    def _credential(attempt: Attempt) -> Credential | None:
-        if attempt.identity is None:
-            return None
-        return AWS if attempt.model.provider == "bedrock" else GOOGLE
+        return attempt, attempt.start(Env(now, ID, credential_of(attempt)))
 
     def head(self, **changes: str) -> Head:
         """The head of the provider's answer."""
