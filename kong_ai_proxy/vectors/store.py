@@ -34,7 +34,7 @@ class StoreError(Exception):
     """A store cannot do what is asked: what failed, and what to do. Its text has no secret."""
 
 
-class MissingSpace(StoreError):
+class MissingSpaceError(StoreError):
     """The space is not there, or no more: it has to be put, perhaps again."""
 
 
@@ -74,7 +74,7 @@ class Store(Protocol):
 
     async def nearest(self, space: Space, vector: Sequence[float], most: int) -> list[Match]:
         """At most `most` vectors of the space, the nearest first. Counts as a use of the space.
-        Raises MissingSpace."""
+        Raises MissingSpaceError."""
 
     async def close(self) -> None:
         """End all connections. Raises nothing."""
