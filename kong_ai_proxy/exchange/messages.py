@@ -35,6 +35,18 @@ class Env(NamedTuple):
 NO_ENV = Env()
 
 
+class Consumer(NamedTuple):
+    """Who Kong has found the client to be. Never what the client says of itself in a header."""
+
+    id: str = ""
+    username: str = ""
+    groups: tuple[tuple[str, str], ...] = ()
+    """Id and name of each consumer group, where they are needed."""
+
+
+NOBODY = Consumer()
+
+
 class ClientRequest(NamedTuple):
     """What the client sent, but for its body."""
 
@@ -50,6 +62,10 @@ class ClientRequest(NamedTuple):
     """The route's path prefix that matched, where it is needed; "" for none."""
     origin: str = ""
     """Scheme, host and port as the client wrote them, where they are needed."""
+    consumer: Consumer = NOBODY
+    """Where it is needed; NOBODY also where nobody was authenticated."""
+    address: str = ""
+    """Where the client connects from, as Kong knows it, where it is needed."""
 
     def header(self, name: str) -> str | None:
         """The first value of a header, by its lower-case name."""
