@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import ClassVar, Literal
 
+from kong_ai_proxy.config.acls import Acls
 from kong_ai_proxy.config.fields import (
     Array,
     FreeMap,
@@ -17,7 +18,7 @@ from kong_ai_proxy.config.fields import (
     setting,
 )
 from kong_ai_proxy.config.records import LlmFormat, ModelTarget
-from kong_ai_proxy.config.rules import EachNeeds, Needs, Rule
+from kong_ai_proxy.config.rules import REFUSED, EachNeeds, MustNotBe, Needs, Rule
 from kong_ai_proxy.config.vectors import Embeddings, Vectordb
 
 _CATEGORY = "Kind of generation, a label in logs and metrics."
@@ -75,36 +76,21 @@ class AiProxy(Common, ModelTarget):
         return (target,)
 
 
-class AclMatch(Record):
-    """One condition on a request."""
-
-    key: Text | None = setting(
-        "Which property of it: id, username, group name, or name of the header.", default=None
-    )
-    type: Literal["consumer", "consumer_group", "header", "ip", "model", "path", "provider"] = (
-        setting("What is looked at.")
-    )
-    values: Array[Text] = setting("Values of which one must be there.", len_min=1)
-
-
-class AclRule(Record):
-    """Conditions that must all hold."""
-
-    match: Array[AclMatch] = setting("Conditions that must all hold.", len_min=1)
-
-
-class Acls(Record):
-    """Who may use which model; a denial wins."""
-
-    allow: Array[AclRule] = setting("When given, one of these must hold.", default=(), len_min=1)
-    deny: Array[AclRule] = setting("None of these may hold.", default=(), len_min=1)
-
-
 _TIMEOUT = (1, 2147483646)
 
 
 class Balancer(Record):
     """How a target is chosen, and what happens when it fails."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        MustNotBe(
+            "algorithm",
+            ("lowest-usage",),
+            "tokens_count_strategy",
+            "llm-accuracy",
+            REFUSED["balancer.tokens_count_strategy llm-accuracy"],
+        ),
+    )
 
     algorithm: Literal[
         "consistent-hashing",
@@ -144,7 +130,9 @@ class Balancer(Record):
         default="tpot",
     )
     max_fails: Integer = setting(
-        "Failures in a row that take a target out; 0 means never.", default=0, between=(0, 32767)
+        "Failures, in a row or not, that take a target out; 0 means never.",
+        default=0,
+        between=(0, 32767),
     )
     read_timeout: Integer = setting(
         "Time between two reads from the provider, in ms.", default=60000, between=_TIMEOUT

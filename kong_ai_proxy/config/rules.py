@@ -6,7 +6,7 @@ is wrong in itself does not hide what is wrong beside it. The texts are Kong's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,12 +109,12 @@ class MustNotBe:
     path: str
     values: tuple[str, ...]
     field: str
-    wrong: bool
+    wrong: str | bool
     message: str
 
     def check(self, record: Mapping[str, object]) -> Iterator[Violation]:
         concerned = value_at(record, self.path) in self.values
-        if concerned and value_at(record, self.field) is self.wrong:
+        if concerned and value_at(record, self.field) == self.wrong:
             yield self.field, self.message
 
     def kong(self) -> dict[str, object]:
@@ -248,6 +248,41 @@ class EachNeeds:
 
 
 @dataclass(frozen=True)
+class EachValue:
+    """When `when` holds, each text in the array `array` must be one that `accepts` takes.
+
+    `pattern` is what a Kong schema can say of it: attributes of the array's elements.
+    """
+
+    when: tuple[str, str]
+    array: str
+    accepts: Callable[[str], bool]
+    pattern: Mapping[str, object]
+    message: str
+
+    def check(self, record: Mapping[str, object]) -> Iterator[Violation]:
+        path, value = self.when
+        if value_at(record, path) != value:
+            return
+        elements = value_at(record, self.array)
+        for index, element in enumerate(elements if isinstance(elements, list | tuple) else ()):
+            if isinstance(element, str) and element and not self.accepts(element):
+                yield f"{self.array}[{index}]", self.message
+
+    def kong(self) -> dict[str, object]:
+        path, value = self.when
+        return {
+            "conditional": {
+                "if_field": path,
+                "if_match": {"eq": value},
+                "then_field": self.array,
+                "then_match": {"elements": {"type": "string", **self.pattern}},
+                "then_err": self.message,
+            }
+        }
+
+
+@dataclass(frozen=True)
 class NotEnforced:
     """A rule of Kong's that does not hold here."""
 
@@ -285,10 +320,14 @@ NOT_ENFORCED = (
         "balancer.tokens_count_strategy cost needs logging.log_statistics on every target",
         "the balancer counts usage whether or not it is logged",
     ),
-    NotEnforced(
-        "llm_accuracy",
-        "balancer.tokens_count_strategy llm-accuracy needs the plugin ai-llm-as-judge",
-        "another plugin cannot be seen from this configuration",
-    ),
 )
 """Rules that Kong's schema or documentation states and that are not applied, with the reason."""
+
+
+REFUSED: Mapping[str, str] = {
+    "balancer.tokens_count_strategy llm-accuracy": (
+        "llm-accuracy needs the Enterprise plugin ai-llm-as-judge, whose judgements stay inside "
+        "Kong: choose total-tokens, prompt-tokens, completion-tokens or cost"
+    ),
+}
+"""What Kong takes and is refused here for good: the configuration that asks for it, and why."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kong_ai_proxy.config.rules import NOT_ENFORCED
+from kong_ai_proxy.config.rules import NOT_ENFORCED, REFUSED
 from tests.unit.config.samples import advanced, problems, target
 
 
@@ -143,9 +143,6 @@ NOT_ENFORCED_HERE = {
         target(model=model("openai", input_cost=1, output_cost=2)),
         balancer={"algorithm": "lowest-usage", "tokens_count_strategy": "cost"},
     ),
-    "llm_accuracy": advanced(
-        balancer={"algorithm": "lowest-usage", "tokens_count_strategy": "llm-accuracy"}
-    ),
 }
 
 
@@ -159,6 +156,25 @@ def test_a_rule_that_is_not_enforced_refuses_nothing(name: str) -> None:
     config = NOT_ENFORCED_HERE[name]
     plugin = "ai-proxy-advanced" if "targets" in config else "ai-proxy"
     assert problems(plugin, config) == {}
+
+
+ACCURACY = {"tokens_count_strategy": "llm-accuracy"}
+REFUSED_HERE = {
+    "balancer.tokens_count_strategy llm-accuracy": (
+        "config.balancer.tokens_count_strategy",
+        advanced(balancer={"algorithm": "lowest-usage", **ACCURACY}),
+    ),
+}
+
+
+def test_what_is_refused_for_good_says_why() -> None:
+    assert set(REFUSED_HERE) == set(REFUSED)
+    for name, (field, config) in REFUSED_HERE.items():
+        assert problems("ai-proxy-advanced", config) == {field: REFUSED[name]}
+
+
+def test_a_usage_that_nothing_compares_is_no_problem() -> None:
+    assert problems("ai-proxy-advanced", advanced(balancer=ACCURACY)) == {}
 
 
 def test_semantic_balancing_needs_its_model_database_and_descriptions() -> None:
