@@ -10,7 +10,7 @@ from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
 from kong_ai_proxy.config.pending import pending
-from kong_ai_proxy.exchange import asking, client_errors, cloud, head, led_back, privacy
+from kong_ai_proxy.exchange import acls, asking, client_errors, cloud, head, led_back, privacy
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
 from kong_ai_proxy.exchange.endpoints import asked_as
@@ -85,7 +85,14 @@ class Plan:
         of a request that fails into its error log, a key in the query with it."""
         self.reads_body = self._reads_body(route_types)
         """Whether a body, if there is one, is read whole. False also where that depends on it."""
-        self.uses_path = (
+        rules = acls.kinds(config)
+        self.uses_consumer = bool(rules & acls.OF_CONSUMER)
+        """Whether it decides who the consumer is."""
+        self.uses_groups = "consumer_group" in rules
+        """Whether it decides in which consumer groups the consumer is."""
+        self.uses_address = "ip" in rules
+        """Whether it decides where the client connects from."""
+        self.uses_path = "path" in rules or (
             self._is_native or self._takes_any or any(op.collections for op in operations)
         )
         """Whether the client's path is needed: other route types have the provider's."""
@@ -330,6 +337,7 @@ def _has_rules(config: Config) -> bool:
     return (
         any(names)
         or config.response_streaming == "deny"
+        or acls.looks_for_model(config)
         or any(map(_body_auth, config.targets))
         or any(map(_names_model, config.targets))
     )
@@ -344,7 +352,8 @@ def _form_body(config: Config) -> Body:
         return Body.TAKE
     if not _form_rules(config):
         return Body.PASS
-    return Body.WATCH if len(config.targets) == 1 else Body.READ
+    alone = len(config.targets) == 1 and not acls.looks_for_model(config)
+    return Body.WATCH if alone else Body.READ
 
 
 def _flow(target: Target) -> Flow | None:
@@ -364,6 +373,7 @@ def _form_rules(config: Config) -> bool:
     """Whether something in a form decides or has to change."""
     with_model = [t for t in config.targets if openai.OPERATIONS[t.route_type].model]
     wants = any(t.model.name or t.model.model_alias or _logs(t) for t in with_model)
+    wants = wants or (bool(with_model) and acls.looks_for_model(config))
     denies = bool(with_model) and config.response_streaming == "deny"
     return (
         wants
