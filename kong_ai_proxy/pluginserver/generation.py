@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 from kong_ai_proxy.relay.once import Once
 from kong_ai_proxy.relay.settings import RelaySettings
+from kong_ai_proxy.relay.shared import SharedTargets
 
 Protocol = Literal["protobuf", "msgpack"]
 
@@ -87,8 +88,8 @@ def start_process(
 
 
 class RelayShare:
-    """What the relays of one generation share: the port that they listen on, and the memory in
-    which a ticket is honoured once. Workers inherit both.
+    """What the relays of one generation share: the port that they listen on, the memory in which a
+    ticket is honoured once, and the state of the targets. Workers inherit them.
 
     The port is one of 127.0.0.1 that was free, so that two generations can overlap. Raises OSError
     where it cannot listen.
@@ -96,13 +97,15 @@ class RelayShare:
 
     def __init__(self, workers: int) -> None:
         self.once = Once.create(workers)
+        self.targets = SharedTargets.create(workers)
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self.socket.setblocking(False)
 
     def close(self) -> None:
-        """Stop listening and forget the secret."""
+        """Stop listening, and forget the secret and the state."""
         self.socket.close()
         self.once.close()
+        self.targets.close()
 
 
 def socket_problem(path: str) -> str | None:

@@ -65,7 +65,7 @@ class _Worker:
         self.started = time.monotonic()
         self.ready = False
         with theirs:
-            own = (listener, theirs, share.socket, share.once)
+            own = (listener, theirs, share.socket, share.once, share.targets)
             inherited = [each.fileno() for each in own]
             try:
                 self._process = start_process(

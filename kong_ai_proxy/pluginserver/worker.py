@@ -19,12 +19,14 @@ from pathlib import Path
 
 import uvloop
 
+from kong_ai_proxy.balancer.states import Table
 from kong_ai_proxy.pluginserver import logs, plugins
 from kong_ai_proxy.pluginserver.generation import Settings
 from kong_ai_proxy.pluginserver.server import PluginServer
 from kong_ai_proxy.pluginserver.store import SharedStore
 from kong_ai_proxy.relay.once import Once
 from kong_ai_proxy.relay.server import Relay
+from kong_ai_proxy.relay.shared import SharedTargets
 from kong_ai_proxy.relay.ticket import Issuer, Verifier
 
 ORPHAN_SECONDS = 1.0
@@ -42,12 +44,12 @@ _log = logging.getLogger("kong_ai_proxy.pluginserver.worker")  # run with -m: no
 
 def main(argv: list[str]) -> int:
     """Serve: `argv` is the plugin server's socket path, this worker's slot, and the descriptors of
-    the listening socket, of the link to the supervisor, of the relay's listening socket and of the
-    memory that the relays share; the generation's settings come on stdin. Returns the exit status,
-    1 when the plugins do not load."""
+    the listening socket, of the link to the supervisor, of the relay's listening socket, of the
+    memory of tickets and of that of targets; the generation's settings come on stdin. Returns the
+    exit status, 1 when the plugins do not load."""
     settings = Settings.from_json(sys.stdin.buffer.read())
     logs.configure(settings.log_level, "worker")
-    slot, *descriptors, memory = map(int, argv[1:])
+    slot, *descriptors, tickets, targets = map(int, argv[1:])
     listener, link, relay_listener = (socket.socket(fileno=number) for number in descriptors)
     try:
         found = plugins.load(Path(settings.plugins) if settings.plugins else None)
@@ -55,16 +57,20 @@ def main(argv: list[str]) -> int:
         _log.exception("cannot load the plugins")
         return 1
     with listener, relay_listener:
-        worker = _Worker(settings, found, slot, Once(memory))
+        table = SharedTargets(targets, settings.workers).table(slot)
+        worker = _Worker(settings, found, slot, Once(tickets), table)
         return uvloop.run(worker.run(listener, link, relay_listener))
 
 
 class _Worker:
-    def __init__(self, settings: Settings, found: dict[str, type], slot: int, once: Once) -> None:
+    def __init__(
+        self, settings: Settings, found: dict[str, type], slot: int, once: Once, table: Table
+    ) -> None:
         self._settings = settings
         self._plugins = found
         self._slot = slot
         self._once = once
+        self._table = table
         self._stop = asyncio.Event()
 
     async def run(

@@ -22,10 +22,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
+
+from kong_ai_proxy.relay.shared import anonymous
 
 MAX_SLOTS: Final = 64
 WINDOW: Final = 1 << 22
@@ -71,8 +72,8 @@ class Once:
         """New memory with a new secret, for numbers of `slots` workers (1 to MAX_SLOTS)."""
         if not 1 <= slots <= MAX_SLOTS:
             raise ValueError(f"expected 1 to {MAX_SLOTS} slots, got {slots}")
-        descriptor = _anonymous()
-        os.ftruncate(descriptor, _PAGE + slots * (_HEAD + WINDOW))
+        length = _PAGE + slots * (_HEAD + WINDOW)
+        descriptor = anonymous("kong-ai-proxy tickets", length)
         os.pwrite(descriptor, os.urandom(SECRET_BYTES), 0)
         return cls(descriptor, now)
 
@@ -184,13 +185,6 @@ class Numbers:
         """How many were taken within the last `seconds` (and up to ten more) and not claimed,
         those that a worker before in the slot took among them."""
         return self._once.unclaimed(self._slot, seconds)
-
-
-def _anonymous() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("kong-ai-proxy tickets")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def _start(slot: int) -> int:
