@@ -1,0 +1,236 @@
+"""Which target next: the choices for one request, from the first target to the last resort.
+
+A round never gives a target twice. Where nothing is known against any target and none was asked
+yet, the algorithm chooses among all candidates and that is all. Otherwise
+
+1. within a tier the algorithm chooses among the targets that were not asked yet, whose breaker
+   lets them be asked, and that do not rest;
+2. the next tier's turn comes when nobody is left in the one before: `priority` makes tiers of
+   equal weights, `semantic` is given its tiers;
+3. targets that rest (Retry-After) come last of all, tier by tier. A provider that asked to be left
+   alone would most likely refuse again, and may take it ill: a target of a lower tier can answer
+   now.
+
+What is left of a tier is balanced by weight among itself.
+"""
+
+from __future__ import annotations
+
+import random as _random
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from typing_extensions import override
+
+from kong_ai_proxy.balancer.consistent_hashing import ConsistentHashing, seeds
+from kong_ai_proxy.balancer.identity import identities
+from kong_ai_proxy.balancer.least_connections import LeastConnections
+from kong_ai_proxy.balancer.lowest_latency import LowestLatency, Measured
+from kong_ai_proxy.balancer.lowest_usage import LowestUsage, Used
+from kong_ai_proxy.balancer.members import Choice
+from kong_ai_proxy.balancer.round_robin import RoundRobin
+from kong_ai_proxy.config import AiProxyAdvanced
+
+GROUPS = 256
+"""How many different sets of candidates are remembered in a worker, with how far their turns
+are. Aliases and ACLs make few; what is forgotten begins anew."""
+
+
+class Health(Protocol):
+    """What is known against targets."""
+
+    @property
+    def troubled(self) -> bool:
+        """False: every target may be asked, and none rests."""
+        ...
+
+    def is_available(self, index: int, now: float) -> bool:
+        """Whether its breaker lets it be asked, or probed."""
+        ...
+
+    def is_resting(self, index: int, now: float) -> bool:
+        """Whether it asked to be left alone."""
+        ...
+
+    def claim(self, index: int, now: float) -> bool:
+        """Whether it may be asked now; takes the one probe of an open breaker."""
+        ...
+
+
+class Known(Health, Used, Measured, Protocol):
+    """What all algorithms together read of the targets' states."""
+
+
+class Group:
+    """Targets that are balanced among themselves."""
+
+    __slots__ = ("indices", "pick")
+
+    def __init__(self, indices: tuple[int, ...], choice: Choice) -> None:
+        self.indices = indices
+        self.pick = choice.pick
+
+
+class Balancer:
+    """One configuration in one worker."""
+
+    def __init__(
+        self,
+        config: AiProxyAdvanced,
+        states: Known,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        """`random` gives numbers from 0 up to 1, for lowest-latency."""
+        self._config = config.balancer
+        self._states = states
+        self._random = random
+        self._weights = [target.weight for target in config.targets]
+        hashes = config.balancer.algorithm == "consistent-hashing"
+        self._seeds = seeds(identities(config.targets)) if hashes else ()
+        self._groups: dict[tuple[int, ...], tuple[Group, ...]] = {}
+
+    def round(
+        self,
+        candidates: Sequence[int],
+        *,
+        key: str = "",
+        tiers: Sequence[Sequence[int]] | None = None,
+    ) -> Round:
+        """The choices for a request that any of `candidates` (indexes of targets) can answer.
+
+        `key`: what consistent-hashing hashes; without one it is round-robin. `tiers`: groups of
+        targets, the best first, of which only candidates are asked.
+        """
+        if tiers is None:
+            groups = self._tiers(tuple(candidates))
+        else:
+            allowed = set(candidates)
+            given = [tuple(i for i in tier if i in allowed) for tier in tiers]
+            groups = tuple(group for tier in given for group in self._tiers(tier))
+        return Round(groups, self._states, key)
+
+    def _tiers(self, candidates: tuple[int, ...]) -> tuple[Group, ...]:
+        groups = self._groups.get(candidates)
+        if groups is None:
+            if len(self._groups) >= GROUPS:
+                del self._groups[next(iter(self._groups))]
+            groups = self._groups[candidates] = self._make(sorted(set(candidates)))
+        return groups
+
+    def _make(self, candidates: Sequence[int]) -> tuple[Group, ...]:
+        tiers = [candidates] if candidates else []
+        if self._config.algorithm == "priority":
+            ranks = sorted({self._weights[index] for index in candidates}, reverse=True)
+            tiers = [[i for i in candidates if self._weights[i] == rank] for rank in ranks]
+        return tuple(Group(tier, self._choice(tier)) for tier in map(tuple, tiers))
+
+    def _choice(self, indices: tuple[int, ...]) -> Choice:
+        if len(indices) == 1:
+            return _Only(indices[0])
+        config, weights, states = self._config, self._weights, self._states
+        in_turn = RoundRobin(indices, weights)
+        match config.algorithm:
+            case "consistent-hashing":
+                return ConsistentHashing(indices, weights, self._seeds, config.slots, in_turn)
+            case "least-connections":
+                return LeastConnections(indices, weights, states)
+            case "lowest-latency":
+                return LowestLatency(indices, states, self._random)
+            case "lowest-usage":
+                strategy = config.tokens_count_strategy
+                assert strategy != "llm-accuracy", "a configuration with it is not valid"
+                return LowestUsage(indices, states, strategy, in_turn)
+            case "priority" | "round-robin" | "semantic":
+                return in_turn
+
+
+class _Only(Choice):
+    """The one target there is."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    @override
+    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+        return self._index
+
+
+class Round:
+    """The choices for one request."""
+
+    __slots__ = ("_groups", "_key", "_states", "tried")
+
+    def __init__(self, groups: Sequence[Group], states: Health, key: str) -> None:
+        self._groups = groups
+        self._states = states
+        self._key = key
+        self.tried: list[int] = []
+        """The targets that `next` gave, in order."""
+
+    def next(self, now: float) -> int | None:
+        """The index of the target to ask, None when nobody is left. `now`: time.monotonic().
+
+        Where something is known against a target, this takes the probe of its breaker: whoever
+        asks for a target asks it.
+        """
+        troubled = self._states.troubled
+        if troubled:
+            index = self._among_the_well(now)
+            if index is None:
+                index = self._among_all(now)
+        else:
+            index = self._among_untried(now)
+        if index is not None:
+            self.tried.append(index)
+        return index
+
+    def _among_untried(self, now: float) -> int | None:
+        for group in self._groups:
+            pool = self._untried(group)
+            if pool:
+                return group.pick(pool, self._key, now)
+        return None
+
+    def _among_the_well(self, now: float) -> int | None:
+        states = self._states
+        for group in self._groups:
+            pool = self._untried(group)
+            if not pool:
+                continue
+            # Most are well: the others are looked at only when the one chosen is not.
+            first = group.pick(pool, self._key, now)
+            if not states.is_resting(first, now) and states.claim(first, now):
+                return first
+            pool = [
+                index
+                for index in pool
+                if index != first
+                and states.is_available(index, now)
+                and not states.is_resting(index, now)
+            ]
+            index = self._claimed(group, pool, now)
+            if index is not None:
+                return index
+        return None
+
+    def _among_all(self, now: float) -> int | None:
+        for group in self._groups:
+            pool = [i for i in self._untried(group) if self._states.is_available(i, now)]
+            index = self._claimed(group, pool, now)
+            if index is not None:
+                return index
+        return None
+
+    def _claimed(self, group: Group, pool: Sequence[int], now: float) -> int | None:
+        """The one chosen of `pool` that may really be asked: another worker may be quicker."""
+        while pool:
+            index = group.pick(pool, self._key, now)
+            if self._states.claim(index, now):
+                return index
+            pool = [each for each in pool if each != index]
+        return None
+
+    def _untried(self, group: Group) -> Sequence[int]:
+        if not self.tried:
+            return group.indices
+        return [index for index in group.indices if index not in self.tried]
