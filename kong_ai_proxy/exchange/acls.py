@@ -78,6 +78,11 @@ class Access:
         return permits
 
 
+def of(config: Config) -> Access:
+    """The rules of `config`; ai-proxy has none."""
+    return Access(config.acls if isinstance(config, AiProxyAdvanced) else Acls())
+
+
 def refusal() -> Refused:
     """What a client is told that may use none of the targets. Says nothing of the rules."""
     return Refused(FORBIDDEN, "this consumer may not use the model")
@@ -214,8 +219,10 @@ def _folded(name: str) -> str:
 
 
 def _may_name_a_model(request: ClientRequest) -> bool:
-    """Whether there may be a model in a body that nobody here has looked at."""
-    return request.has_body or request.method not in _BODILESS
+    """Whether there may be a model in a body, or in the messages of a WebSocket, that nobody here
+    has looked at."""
+    upgrades = "upgrade" in request.headers
+    return upgrades or request.has_body or request.method not in _BODILESS
 
 
 def _provider(match: AclMatch, _: bool) -> _OfTarget:

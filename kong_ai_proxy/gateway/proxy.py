@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import time
 import traceback
@@ -27,6 +28,8 @@ from kong_ai_proxy.gateway.paths import text
 from kong_ai_proxy.gateway.router import Match, split_port
 from kong_ai_proxy.gateway.tunnel import tunnel
 from kong_ai_proxy.gateway.upstream import Address, NameResolutionFailed, Pool, Resolver, is_ip
+
+_CONSUMER_GROUPS = "ai_proxy_consumer_groups"
 
 
 class PluginRunner(Protocol):
@@ -152,7 +155,9 @@ class Proxy:
 
     async def _run_external(self, entity: PluginEntity, request: _Request) -> None:
         """A plugin sees a whole body, unless the Route lets bodies stream: then it waits for it
-        (`Body.load`) only when it asks."""
+        (`Body.load`) only when it asks. What the shim tells it of a Kong that has consumer groups,
+        it is told here."""
+        request.ctx.shared[_CONSUMER_GROUPS] = _consumer_groups(request)
         body = request.ctx.client.body
 
         async def load() -> None:
@@ -359,6 +364,13 @@ def _applicable(request: _Request, name: str) -> PluginEntity | None:
         consumer_id=consumer_id,
         group_ids=configuration.groups.get(consumer_id or "", ()),
     )
+
+
+def _consumer_groups(request: _Request) -> str:
+    configuration = request.configuration
+    stored = configuration.entities.get("consumer_groups", {})
+    ids = configuration.groups.get(_id(request.ctx.consumer) or "", ())
+    return json.dumps([{"id": each, "name": stored[each].get("name")} for each in ids])
 
 
 def _id(entity: Mapping[str, object] | None) -> str | None:

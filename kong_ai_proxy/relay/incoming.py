@@ -6,7 +6,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, Refused
-from kong_ai_proxy.exchange.messages import BodyFilter, ClientRequest, UpstreamRequest
+from kong_ai_proxy.exchange.messages import (
+    BodyFilter,
+    ClientRequest,
+    Consumer,
+    UpstreamRequest,
+)
 from kong_ai_proxy.exchange.privacy import is_hop_by_hop
 from kong_ai_proxy.relay.ticket import Claims
 
@@ -35,6 +40,8 @@ def client_request(request: web.BaseRequest, claims: Claims) -> ClientRequest:
         captures=claims.captures,
         route_path=claims.route_path,
         origin=claims.origin,
+        consumer=Consumer(claims.consumer_id, claims.consumer_name, claims.groups),
+        address=claims.client_address,
     )
 
 

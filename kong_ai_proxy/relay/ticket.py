@@ -72,6 +72,8 @@ class Claims(NamedTuple):
     """Scheme, host and port as the client wrote them; "" where they are not needed."""
     captures: Mapping[str, str] = MappingProxyType({})
     """The named captures of the route's path, only where they are needed."""
+    groups: tuple[tuple[str, str], ...] = ()
+    """Id and name of each consumer group, only where they are needed."""
 
 
 class TicketError(Exception):
@@ -180,8 +182,9 @@ def _pack(claims: Claims) -> bytes:
         claims.request_id,
         claims.route_path,
         claims.origin,
+        str(len(claims.groups)),
     ]
-    for name, value in claims.captures.items():
+    for name, value in (*claims.groups, *claims.captures.items()):
         texts += name, value
     packed = "\0".join(texts)
     if packed.count("\0") != len(texts) - 1:
@@ -192,7 +195,8 @@ def _pack(claims: Claims) -> bytes:
 def _unpack(instance: int, digest: bytes, covered: bytes) -> Claims:
     packed = covered[_FIXED.size :].decode("utf-8", "surrogateescape")
     texts = packed.split("\0")
-    consumer_id, consumer_name, client_address, request_id, route_path, origin, *rest = texts
+    consumer_id, consumer_name, client_address, request_id, route_path, origin, count, *rest = texts
+    pairs = list(zip(rest[::2], rest[1::2], strict=True))
     return Claims(
         instance=instance,
         digest=digest,
@@ -202,7 +206,8 @@ def _unpack(instance: int, digest: bytes, covered: bytes) -> Claims:
         request_id=request_id,
         route_path=route_path,
         origin=origin,
-        captures=dict(zip(rest[::2], rest[1::2], strict=True)),
+        captures=dict(pairs[int(count) :]),
+        groups=tuple(pairs[: int(count)]),
     )
 
 

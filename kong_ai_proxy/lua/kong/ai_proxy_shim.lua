@@ -3,10 +3,12 @@
 -- Used by Kong 3.4 and later; `balancer_data` and the upstream_* variables are Kong's own.
 
 local frames = require("kong.ai_proxy_frames")
+local json = require("cjson.safe").new()
 local plugin_servers = require("kong.runloop.plugin_servers")
 
 local NOWHERE = "ai-proxy.invalid" -- a name that never resolves (RFC 6761)
 local PAUSE = 0.01 -- seconds, for nginx to notice which kept connections were closed
+local CONSUMER_GROUPS = "ai_proxy_consumer_groups"
 local MODEL_HEADER = "X-Kong-LLM-Model"
 local BOTH = "ai-proxy and ai-proxy-advanced both apply to this request: remove one"
 local FORWARDED = { "for", "proto", "host", "port", "path", "prefix" }
@@ -115,6 +117,20 @@ function shim.schema(name)
   return handed_over(name, plugin_servers.load_schema(name))
 end
 
+-- Rules for consumer groups need them, and a plugin server cannot ask for them. Kongs without
+-- consumer groups leave the place empty: the plugin server then lets nobody in.
+local function tell_consumer_groups(conf)
+  local rules = conf.acls or {}
+  if not (rules.allow or rules.deny) or not kong.client.get_consumer_groups then
+    return
+  end
+  local told = {}
+  for _, group in ipairs(kong.client.get_consumer_groups() or {}) do
+    told[#told + 1] = { id = group.id, name = group.name }
+  end
+  kong.ctx.shared[CONSUMER_GROUPS] = json.encode(told)
+end
+
 local function ask(external, conf)
   take_over_balancing(ngx.ctx.balancer_data, conf)
   external.access(external, conf)
@@ -135,6 +151,7 @@ function shim.handler(name)
     ngx.ctx.ai_proxy_applied = true
     renew_instance_if_rotated(conf)
     frames.clear_what_a_client_sent()
+    tell_consumer_groups(conf)
     local asked, problem = pcall(ask, external, conf)
     if not asked and not tostring(problem):find("timeout", 1, true) then
       -- As when Kong takes a connection that an ending server has just closed.

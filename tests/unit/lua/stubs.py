@@ -46,6 +46,7 @@ end }
 package.loaded["cjson.safe"] = { new = function()
   return {
     decode = decode,
+    encode = encode,
     decode_array_with_array_mt = function(on) arrays_kept = on end,
     decode_invalid_numbers = function(on) invalid_numbers_taken = on end,
   }
@@ -92,6 +93,8 @@ end
 function ngx.sleep(seconds) slept = (slept or 0) + seconds end
 status, cleared, warnings = 200, {}, {}
 kong = {
+  client = {},
+  ctx = { shared = {} },
   configuration = { pluginservers = { { name = "a" }, { name = "b" } } },
   log = {
     warn = function(...)
@@ -124,7 +127,13 @@ def runtime(encoding: str = "utf-8") -> LuaRuntime:
         except ValueError as error:
             return None, str(error)
 
+    def encode(value: Any) -> str:  # as cjson: an empty table is an object
+        found = from_lua(value)
+        is_list = bool(found) and list(found) == list(range(1, len(found) + 1))
+        return json.dumps(list(found.values()) if is_list else found)
+
     lua.globals().decode = decode
+    lua.globals().encode = encode
     lua.execute(_KONG)
     lua.globals().package.path = lua_package_path()
     return lua

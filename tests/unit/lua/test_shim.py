@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -282,3 +283,37 @@ def test_kong_is_to_try_a_server_that_it_did_not_start(lua: LuaRuntime) -> None:
     """Kong 3.4 skips the plugin otherwise."""
     handler(lua, "ai-proxy-advanced")
     assert lua.eval("server.server_def.ready")
+
+
+RULES = "{ acls = { deny = { { match = {} } } } }"
+TWO = "{ { id = 'g1', name = 'gold', tags = {} }, { id = 'g2', name = 'silver' } }"
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (TWO, [{"id": "g1", "name": "gold"}, {"id": "g2", "name": "silver"}]),
+        ("{}", {}),
+        ("nil", {}),
+    ],
+)
+def test_the_plugin_server_is_told_the_consumers_groups(
+    lua: LuaRuntime, groups: str, told: object
+) -> None:
+    lua.execute(f"kong.client.get_consumer_groups = function() return {groups} end")
+    seen = access(lua, RULES, "told = kong.ctx.shared.ai_proxy_consumer_groups; set_target('up')")
+    assert json.loads(seen.told) == told
+
+
+@pytest.mark.parametrize("conf", ["{}", "{ acls = {} }"])
+def test_groups_are_not_looked_up_where_no_rule_is(lua: LuaRuntime, conf: str) -> None:
+    lua.execute("kong.client.get_consumer_groups = function() asked = true end")
+    seen = access(lua, conf)
+    assert seen.asked is None
+    assert seen.kong.ctx.shared.ai_proxy_consumer_groups is None
+
+
+def test_a_kong_without_consumer_groups_tells_nothing_of_them(lua: LuaRuntime) -> None:
+    seen = access(lua, RULES)
+    assert seen.kong.ctx.shared.ai_proxy_consumer_groups is None
+    assert seen.ngx.ctx.balancer_data.host == "up"

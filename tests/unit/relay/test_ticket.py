@@ -102,6 +102,7 @@ text = st.text(
         route_path=text,
         origin=text,
         captures=st.dictionaries(text, text, max_size=5),
+        groups=st.lists(st.tuples(text, text), max_size=5).map(tuple),
     ),
     text,
     text,
