@@ -6,6 +6,7 @@ Written in kong-pdk's shape (a class with `__init__(config)` and `access(kong)`)
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -17,7 +18,13 @@ from kong_ai_proxy import config
 from kong_ai_proxy.exchange import client_errors, led_back
 from kong_ai_proxy.exchange.address import DEFAULT_PORTS
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, HEADERS_TOO_LARGE, SERVER_ERROR, Refused
-from kong_ai_proxy.exchange.messages import Address, ClientRequest, UpstreamRequest
+from kong_ai_proxy.exchange.messages import (
+    NOBODY,
+    Address,
+    ClientRequest,
+    Consumer,
+    UpstreamRequest,
+)
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
 from kong_ai_proxy.exchange.privacy import (
     CREDENTIAL_QUERY,
@@ -35,6 +42,10 @@ PRIORITY = 770
 
 MAX_HEADERS = 1000
 """The most that Kong's PDK gives out; with as many there may be more that nobody saw."""
+
+CONSUMER_GROUPS = "ai_proxy_consumer_groups"
+"""Where the shim puts the consumer groups into `kong.ctx.shared`: JSON, a list of objects with `id`
+and `name`. A plugin server cannot ask Kong for them."""
 
 REDACTED = "REDACTED"
 _PORT = re.compile(r":[0-9]+\Z")
@@ -96,10 +107,13 @@ class AccessPlugin:
             calls.append(("kong.request.get_uri_captures",))
         if plan.uses_route:
             calls.append(("kong.router.get_route",))
-        if by_relay:
+        if by_relay or plan.uses_consumer:
             calls.append(("kong.client.get_consumer",))
+        if by_relay or plan.uses_address:
             calls.append(("kong.client.get_forwarded_ip",))
-        elif plan.reads_body:
+        if plan.uses_groups:
+            calls.append(("kong.ctx.shared.get", CONSUMER_GROUPS))
+        if plan.reads_body and not by_relay:
             calls.append(("kong.request.get_raw_body", plan.max_body))
         return tuple(calls)
 
@@ -151,17 +165,18 @@ class AccessPlugin:
 
     def _claims(self, kong: Any, request: ClientRequest) -> Claims:
         number, digest = self._identity
-        consumer: Mapping[str, Any] = kong.client.get_consumer() or {}
+        consumer = _consumer(kong, request.consumer.groups)
         return Claims(
             instance=number,
             digest=digest,
-            consumer_id=consumer.get("id") or "",
-            consumer_name=consumer.get("username") or "",
+            consumer_id=consumer.id,
+            consumer_name=consumer.username,
             client_address=kong.client.get_forwarded_ip() or "",
             request_id="",
             route_path=_escaped(request.route_path),
             origin=_origin(kong, request) if led_back.leads_back(self._llm_format, request) else "",
             captures=request.captures,
+            groups=consumer.groups,
         )
 
 
@@ -213,7 +228,32 @@ def _client_request(kong: Any, plan: Plan) -> ClientRequest:
         headers=headers,
         captures=_named(request.get_uri_captures()) if plan.uses_captures else {},
         route_path=_route_path(kong.router.get_route(), path) if plan.uses_route else "",
+        consumer=_consumer(kong, _groups(kong, plan)) if plan.uses_consumer else NOBODY,
+        address=(kong.client.get_forwarded_ip() or "") if plan.uses_address else "",
     )
+
+
+def _consumer(kong: Any, groups: tuple[tuple[str, str], ...]) -> Consumer:
+    """Who Kong's authentication plugins say it is. The X-Consumer-* headers may be the client's."""
+    found: Mapping[str, Any] = kong.client.get_consumer() or {}
+    return Consumer(found.get("id") or "", found.get("username") or "", groups)
+
+
+def _groups(kong: Any, plan: Plan) -> tuple[tuple[str, str], ...]:
+    if not plan.uses_groups:
+        return ()
+    told = kong.ctx.shared.get(CONSUMER_GROUPS)
+    if not isinstance(told, str):
+        raise Refused(SERVER_ERROR, _NO_GROUPS)
+    found = json.loads(told) or ()  # Lua writes an empty list as {}
+    return tuple((group.get("id") or "", group.get("name") or "") for group in found)
+
+
+_NO_GROUPS = (
+    "config.acls has rules for consumer_group, and Kong does not say here which groups a consumer "
+    "is in: that takes a Kong Gateway that has consumer groups, and the Lua files of "
+    "kong-ai-proxy lua-path in its lua_package_path"
+)
 
 
 def _values(value: Any) -> tuple[str, ...]:
