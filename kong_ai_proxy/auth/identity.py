@@ -78,6 +78,8 @@ class AzureIdentity:
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
     tenant_id: str | None = None
+    resource: str | None = None
+    """What the token is for, such as https://redis.azure.com; None for Azure's AI services."""
 
 
 @dataclass(frozen=True, slots=True)

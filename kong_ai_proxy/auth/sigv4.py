@@ -95,15 +95,58 @@ def sign(
             payload,
         )
     )
-    scope = f"{timestamp[:8]}/{region}/{service}/aws4_request"
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    key = _signing_key(credentials.secret_access_key, timestamp[:8], region, service)
-    signature = _hmac(key, f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}").hex()
+    scope = _scope(timestamp, region, service)
+    signature = _signature(canonical, timestamp, scope, credentials)
     added["authorization"] = (
         f"{ALGORITHM} Credential={credentials.access_key_id}/{scope}, "
         f"SignedHeaders={names}, Signature={signature}"
     )
     return added
+
+
+def presigned_query(
+    *,
+    host: str,
+    query: Mapping[str, str],
+    seconds: int,
+    credentials: AwsCredentials,
+    region: str,
+    service: str,
+    now: float,
+) -> str:
+    """The query, percent-encoded, with which `GET /` at the host is accepted for some seconds
+    without further headers: `query` and the signature.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
+    timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = _scope(timestamp, region, service)
+    fields = {
+        **query,
+        "X-Amz-Algorithm": ALGORITHM,
+        "X-Amz-Credential": f"{credentials.access_key_id}/{scope}",
+        "X-Amz-Date": timestamp,
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-SignedHeaders": "host",
+    }
+    if credentials.session_token:
+        fields["X-Amz-Security-Token"] = credentials.session_token
+    pairs = sorted((_quoted(name), _quoted(value)) for name, value in fields.items())
+    text = "&".join(f"{name}={value}" for name, value in pairs)
+    empty = hashlib.sha256(b"").hexdigest()
+    canonical = "\n".join(("GET", "/", text, f"host:{host}", "", "host", empty))
+    return f"{text}&X-Amz-Signature={_signature(canonical, timestamp, scope, credentials)}"
+
+
+def _scope(timestamp: str, region: str, service: str) -> str:
+    return f"{timestamp[:8]}/{region}/{service}/aws4_request"
+
+
+def _signature(canonical: str, timestamp: str, scope: str, credentials: AwsCredentials) -> str:
+    date, region, service, _ = scope.split("/")
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = _signing_key(credentials.secret_access_key, date, region, service)
+    return _hmac(key, f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}").hex()
 
 
 def _signed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -141,6 +184,10 @@ def _canonical_query(query: str) -> str:
 
 def _encoded(text: str) -> str:
     return quote(unquote_to_bytes(text.encode("utf-8", "surrogateescape")), safe="-_.~")
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="-_.~")
 
 
 @lru_cache(maxsize=128)

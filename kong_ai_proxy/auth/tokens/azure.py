@@ -1,4 +1,4 @@
-"""Tokens of Microsoft Entra for Azure's AI services.
+"""Tokens of Microsoft Entra, for Azure's AI services where an identity names nothing else.
 
 Three requests, so no library. Their references:
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
@@ -61,7 +61,9 @@ class Azure:
 
     async def _app(self, identity: AzureIdentity) -> BearerToken:
         form = {"client_secret": identity.client_secret or ""}
-        return await self._granted(identity.tenant_id or "", identity.client_id or "", form)
+        return await self._granted(
+            identity, identity.tenant_id or "", identity.client_id or "", form
+        )
 
     async def _workload(self, identity: AzureIdentity, file: str) -> BearerToken:
         """AKS: the token that Kubernetes puts into a file, for one of Entra's."""
@@ -79,13 +81,15 @@ class Azure:
                 f"AZURE_FEDERATED_TOKEN_FILE cannot be read: {type(error).__name__}"
             ) from None
         form = {"client_assertion_type": _ASSERTION, "client_assertion": assertion.strip()}
-        return await self._granted(tenant, client, form)
+        return await self._granted(identity, tenant, client, form)
 
-    async def _granted(self, tenant: str, client: str, form: Mapping[str, str]) -> BearerToken:
+    async def _granted(
+        self, identity: AzureIdentity, tenant: str, client: str, form: Mapping[str, str]
+    ) -> BearerToken:
         fields = {
             "grant_type": "client_credentials",
             "client_id": client,
-            "scope": f"{self._resource}/.default",
+            "scope": f"{identity.resource or self._resource}/.default",
             **form,
         }
         url = f"{self._authority.rstrip('/')}/{quote(tenant, safe='')}/oauth2/v2.0/token"
@@ -107,7 +111,7 @@ class Azure:
         return oauth.token("Azure's metadata service", answer, self._now())
 
     def _query(self, version: str, identity: AzureIdentity) -> str:
-        fields = {"api-version": version, "resource": self._resource}
+        fields = {"api-version": version, "resource": identity.resource or self._resource}
         if identity.client_id:
             fields["client_id"] = identity.client_id
         return urlencode(fields)
