@@ -159,7 +159,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _path(match: AclMatch, deny: bool) -> _OfRequest:
-    prefixes = [_segments(unquote(value, errors="surrogateescape")) for value in match.values]
+    prefixes = [_segments(value) for value in match.values]
     every = any if deny else all
 
     def holds(request: ClientRequest) -> bool:
@@ -173,12 +173,12 @@ def _path(match: AclMatch, deny: bool) -> _OfRequest:
 
 @lru_cache(maxsize=256)
 def _readings(path: str) -> tuple[tuple[str, ...], ...] | None:
-    """What the path may be to those who read it after us: percent-encoding undone not at all, once
-    or more often, and then without dot segments. None: it is encoded more often than anybody
+    """What the path may be to those who read it after us: taken apart as it is, or only once its
+    percent-encoding has been undone once or more often. None: it is encoded more often than anybody
     would."""
     found = [_segments(path)]
     for _ in range(_MOST_DECODINGS):
-        decoded = unquote(path, errors="surrogateescape")
+        decoded = _decoded(path)
         if decoded == path:
             return tuple(dict.fromkeys(found))
         path = decoded
@@ -187,14 +187,18 @@ def _readings(path: str) -> tuple[tuple[str, ...], ...] | None:
 
 
 def _segments(path: str) -> tuple[str, ...]:
-    """Without empty and dot segments (RFC 3986 section 5.2.4)."""
+    """Decoded, without empty and dot segments (RFC 3986 sections 2.4 and 5.2.4)."""
     segments: list[str] = []
-    for segment in path.split("/"):
+    for segment in map(_decoded, path.split("/")):
         if segment == "..":
             del segments[-1:]
         elif segment not in ("", "."):
             segments.append(segment)
     return tuple(segments)
+
+
+def _decoded(text: str) -> str:
+    return unquote(text, errors="surrogateescape") if "%" in text else text
 
 
 def _model(match: AclMatch, deny: bool) -> _OfTarget:
