@@ -46,7 +46,10 @@ class _Rule(NamedTuple):
 
     def holds(self, request: ClientRequest, target: Target, model: str | None) -> bool:
         """Whether the rest holds too."""
-        return all(condition(request, target, model) for condition in self.of_target)
+        for condition in self.of_target:  # noqa: SIM110 - asked for each of many targets
+            if not condition(request, target, model):
+                return False
+        return True
 
 
 class Access:
@@ -71,9 +74,13 @@ class Access:
         needs_one = bool(self._allow)
 
         def permits(target: Target, model: str | None) -> bool:
-            if any(rule.holds(request, target, model) for rule in deny):
-                return False
-            return not needs_one or any(rule.holds(request, target, model) for rule in allow)
+            for rule in deny:
+                if rule.holds(request, target, model):
+                    return False
+            for rule in allow:
+                if rule.holds(request, target, model):
+                    return True
+            return not needs_one
 
         return permits
 
@@ -210,12 +217,17 @@ def _model(match: AclMatch, deny: bool) -> _OfTarget:
         own = target.model
         if own.model_alias and spelled(own.model_alias) in wanted:
             return True
-        name = own.name if own.name and not compile_template(own.name) else model
+        name = own.name if own.name and not _has_placeholders(own.name) else model
         if name is None:
             return deny and _may_name_a_model(request)
         return spelled(name) in wanted
 
     return holds
+
+
+@lru_cache(maxsize=1024)
+def _has_placeholders(name: str) -> bool:
+    return compile_template(name) is not None
 
 
 def _folded(name: str) -> str:
