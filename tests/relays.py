@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from kong_ai_proxy import config
+from kong_ai_proxy.balancer.states import Table
 from kong_ai_proxy.exchange.plan import Plan
 from kong_ai_proxy.relay.once import ClaimError
 from kong_ai_proxy.relay.server import Relay
@@ -43,7 +44,7 @@ class _Once:
 class RunningRelay:
     """A relay with one configuration."""
 
-    def __init__(self, plan: Plan, settings: RelaySettings) -> None:
+    def __init__(self, plan: Plan, settings: RelaySettings, table: Table | None = None) -> None:
         self._plan: Plan | None = plan
         once = _Once()
         secret = os.urandom(32)
@@ -52,7 +53,8 @@ class RunningRelay:
         self._sock.listen()
         self.port: int = self._sock.getsockname()[1]
         self.issuer = Issuer(secret, once, self.port)
-        self.relay = Relay(self._find_plan, Verifier(secret, once), settings)
+        verifier = Verifier(secret, once)
+        self.relay = Relay(self._find_plan, verifier, settings, table or Table.private())
 
     async def _find_plan(self, instance: int, digest: bytes) -> Plan | None:
         return self._plan if (instance, digest) == (1, DIGEST) else None
@@ -127,11 +129,12 @@ async def running(
     configuration: dict[str, Any],
     plugin: str = "ai-proxy",
     settings: RelaySettings | None = None,
+    table: Table | None = None,
 ) -> AsyncIterator[RunningRelay]:
     """A relay with this configuration of a plugin."""
     plan = Plan(config.parse(plugin, configuration), "plugin-1")
     plan.check_available()
-    relay = RunningRelay(plan, settings or RelaySettings())
+    relay = RunningRelay(plan, settings or RelaySettings(), table)
     await relay.start()
     try:
         yield relay

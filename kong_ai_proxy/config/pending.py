@@ -33,27 +33,9 @@ def _acls(config: Config, _: Target) -> bool:
     return isinstance(config, AiProxyAdvanced) and bool(config.acls.allow or config.acls.deny)
 
 
-def _semantic(config: Config, _: Target) -> bool:
-    return isinstance(config, AiProxyAdvanced) and config.balancer.algorithm == "semantic"
-
-
-def _circuit_breaker(config: Config, _: Target) -> bool:
-    return isinstance(config, AiProxyAdvanced) and config.balancer.max_fails > 0
-
-
-def _several_targets(config: Config, _: Target) -> bool:
-    """Whether more than one target can answer the same request."""
-    aliases = [target.model.model_alias for target in config.targets]
-    return len(aliases) > 1 and (None in aliases or len(set(aliases)) < len(aliases))
-
-
 PENDING: tuple[Pending, ...] = (
     Pending("metadata", "metadata", lambda _, target: bool(target.metadata)),
-    Pending("several targets", "targets", _several_targets, of_target=False),
     Pending("acls", "acls", _acls, of_target=False),
-    Pending("balancer.max_fails", "balancer.max_fails", _circuit_breaker, of_target=False),
-    # Brings embeddings and vectordb, which have no other use.
-    Pending("balancer.algorithm semantic", "balancer.algorithm", _semantic, of_target=False),
 )
 
 

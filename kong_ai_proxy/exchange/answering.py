@@ -12,6 +12,7 @@ from kong_ai_proxy.exchange import answer, led_back
 from kong_ai_proxy.exchange.answer import Answer
 from kong_ai_proxy.exchange.asking import OPENAI_CODECS, Asked
 from kong_ai_proxy.exchange.errors import OK
+from kong_ai_proxy.exchange.hold import NO_TRIAL, Trial
 from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.led_back import LedBack
 from kong_ai_proxy.exchange.messages import Address, ClientRequest, ResponseHead
@@ -58,6 +59,8 @@ class Answering:
     """Whether it was us who asked for a stream's usage."""
     way: Way | None
     """How the answer is converted; None where it is not."""
+    watches: Trial = NO_TRIAL
+    """What the balancer wants to know of it."""
 
     def answer(
         self, head: ResponseHead, place: Address | None, added: dict[str, str]
@@ -86,7 +89,8 @@ class Answering:
 
     def _reading(self, head: ResponseHead) -> Reading | None:
         is_logged = self.logging.log_statistics or self.logging.log_payloads
-        if not is_logged and not self._strips_usage:
+        is_held = self.watches.holds and (self.call.stream or answer.is_event_stream(head))
+        if not (is_logged or self._strips_usage or self.watches.counts or is_held):
             return None
         codec = self.endpoint.codec
         if not speaks_openai(self.asked) and codec is not None:

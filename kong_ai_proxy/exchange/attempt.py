@@ -11,7 +11,16 @@ import orjson
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.auth.identity import AwsIdentity, Identity
 from kong_ai_proxy.config import Model, Target
-from kong_ai_proxy.exchange import added_headers, answer, cloud, flow_requests, privacy
+from kong_ai_proxy.exchange import (
+    added_headers,
+    answer,
+    client_errors,
+    cloud,
+    flow_requests,
+    head,
+    model_rules,
+    privacy,
+)
 from kong_ai_proxy.exchange.address import address
 from kong_ai_proxy.exchange.answering import (
     Answering,
@@ -39,6 +48,7 @@ from kong_ai_proxy.exchange.errors import (
 from kong_ai_proxy.exchange.flow_requests import FlowRequests
 from kong_ai_proxy.exchange.flowing import Flowing
 from kong_ai_proxy.exchange.form import Form, FormFields
+from kong_ai_proxy.exchange.hold import NO_TRIAL, Hold, Trial
 from kong_ai_proxy.exchange.keys import Keys, secrets_of
 from kong_ai_proxy.exchange.led_back import LedBack
 from kong_ai_proxy.exchange.messages import (
@@ -65,19 +75,15 @@ from kong_ai_proxy.exchange.subpath import Subpath, subpath
 from kong_ai_proxy.exchange.texts import BatchTexts
 from kong_ai_proxy.exchange.translation import TranslatedAnswer, Way
 from kong_ai_proxy.formats import coding, openai
-from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.gemini import live
 from kong_ai_proxy.formats.json_object import REMOVED, JsonObject
 from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.flow import Send
-from kong_ai_proxy.providers.named_models import bare
 from kong_ai_proxy.providers.registry import PROVIDERS
 
 _BETA_PROTOCOL = "openai-beta.realtime-v1"
-_WITHOUT_MODEL = frozenset({"huggingface/generate", "llama2/raw"})
-"""Formats of servers that have one model, which no request names."""
-
 Content = JsonObject | Form | None
 """The request's body as far as it is looked at."""
 
@@ -108,6 +114,7 @@ class Attempt:
         *,
         identity: Identity | None = None,
         relayed: bool = False,
+        trial: Trial = NO_TRIAL,
     ) -> None:
         """`model` is the target's with its templates expanded, `identity` as whom a cloud is
         called. Raises Refused."""
@@ -116,6 +123,10 @@ class Attempt:
         self.identity = identity
         self.relayed = relayed
         self.answer: answer.Answer | TranslatedAnswer | Flowing | LedBack | None = None
+        self.answered: ResponseHead | None = None
+        """The head of the provider's answer; of several calls the last one's."""
+        self._trial = trial
+        self._hold = Hold(trial, self._told) if trial is not NO_TRIAL else None
         self._realtime: SessionReading | None = None
         self._rules = rules
         self._request = request
@@ -174,15 +185,8 @@ class Attempt:
 
     def _betas(self) -> frozenset[str]:
         """Browsers, which send no header of their own with a handshake, offer a subprotocol."""
-        offered = self._listed_in("sec-websocket-protocol") & {_BETA_PROTOCOL}
-        return self._listed_in("openai-beta") | ({"realtime=v1"} if offered else set())
-
-    def _listed_in(self, header: str) -> frozenset[str]:
-        """The values that a header of the client's lists."""
-        if header not in self._request.headers:
-            return frozenset()
-        listed = ",".join(self._request.headers.get(header, ())).split(",")
-        return frozenset(each.strip() for each in listed) - {""}
+        offered = head.values(self._request, "sec-websocket-protocol") & {_BETA_PROTOCOL}
+        return head.values(self._request, "openai-beta") | ({"realtime=v1"} if offered else set())
 
     def _streams(self) -> bool:
         if self._asked.stream is not None:
@@ -225,10 +229,15 @@ class Attempt:
             self._asked.route_type,
             self._creates,
             self._rules.response_streaming == "always",
-            self.relayed and self.target.logging.log_statistics,
+            self._counts,
             self._call,
             self._endpoint.change,
         )
+
+    @property
+    def _counts(self) -> bool:
+        """Whether somebody wants to know the usage."""
+        return self.relayed and (self.target.logging.log_statistics or self._trial.counts)
 
     @property
     def _creates(self) -> bool:
@@ -295,7 +304,7 @@ class Attempt:
             self._answering().learned(),
             lambda: self._secrets,
         )
-        return self.answer.begin()
+        return self._held(self.answer.begin())
 
     def request(self, send: Send, env: Env) -> UpstreamRequest:
         """The request of one of a flow's calls, with the credential of this moment. Raises
@@ -373,7 +382,7 @@ class Attempt:
             provider=self._provider,
             endpoint=self._endpoint,
             call=self._call,
-            counts_usage=self.target.logging.log_statistics,
+            counts_usage=self._counts,
             now=int(env.now),
             id=env.id,
             secrets=self._secrets,
@@ -420,31 +429,19 @@ class Attempt:
         if required is None:
             return
         name, value = required
-        if value not in self._listed_in(name):
+        if value not in head.values(self._request, name):
             raise Refused(BAD_REQUEST, f"expected the header OpenAI-Beta: {value}")
 
     def _check_model(self) -> None:
-        if self._operation.websocket and len(privacy.values(self._request.query, "model")) > 1:
-            raise Refused(BAD_REQUEST, "expected 'model' once in the query")
+        if self._operation.websocket:
+            model_rules.check_query(self._request)
         self._check_requested(self._requested)
-        if (
-            not self.model.name
-            and self._requested is None
-            and self._call.route_type in openai.NEED_MODEL
-            and getattr(self._endpoint.codec, "name", "") not in _WITHOUT_MODEL
-        ):
-            raise Refused(
-                BAD_REQUEST, "model parameter not found in request, nor in gateway configuration"
-            )
+        model_rules.check_present(
+            self.model, self._call.route_type, self._endpoint, self._requested
+        )
 
     def _check_requested(self, requested: str | None) -> None:
-        own = {self.model.name}
-        if self.target.route_type != openai.PRESERVE:  # could not put the name for the alias
-            own.add(self.model.model_alias)
-        if requested is not None and self._asked.client != "openai":  # a resource, as Google has it
-            requested, own = bare(requested), {bare(each) for each in own if each}
-        if self.model.name and requested is not None and requested not in own:
-            raise Refused(BAD_REQUEST, f"cannot use own model - must be: {self.model.name}")
+        model_rules.check_requested(self.model, self.target.route_type, self._asked, requested)
 
     def _check_streaming(self) -> None:
         if self._rules.response_streaming != "deny":
@@ -552,14 +549,38 @@ class Attempt:
     def direct(self) -> Callable[[bytes], bytes] | None:
         """What a Data event does to its chunk, once the head has come and where that is all: a
         short way past `feed` for the many pieces of a stream. "" is nothing to emit."""
+        if self._hold is not None and not self._hold.is_open:
+            return None
         return self.answer.direct if self.answer else None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether what still comes is only an error's text."""
+        return self._hold is not None and self._hold.waits
 
     def feed(self, event: Event) -> Iterator[Action]:
         """What to do about what came from the provider. To be followed to its end, lazily."""
+        if isinstance(event, Head):
+            self.answered = event.head
+        if self._hold is not None:
+            self._hold.look_at(event)
+        return self._held(self._feed(event))
+
+    def _held(self, actions: Iterator[Action]) -> Iterator[Action]:
+        if self._hold is None or self._hold.is_open:
+            return actions
+        return self._hold.passed(actions, lambda: self.answer)
+
+    def _told(self, error: ProviderError) -> tuple[Action, ...]:
+        """An error of the provider's, as an answer."""
+        error = privacy.masked_error(error, self._secrets)
+        return client_errors.told(self._asked, error, self._response_headers())
+
+    def _feed(self, event: Event) -> Iterator[Action]:
         if isinstance(self.answer, Flowing):
             yield from self.answer.feed(event)
         elif isinstance(event, Head):
-            yield from self._head(event.head)
+            yield from self._begin(event.head)
         elif isinstance(event, (Received, Woken)):
             return
         elif self.answer is not None:
@@ -567,10 +588,10 @@ class Attempt:
         elif isinstance(event, Lost):
             yield answer.no_answer(event)
 
-    def _head(self, head: ResponseHead) -> Iterator[Action]:
-        head = privacy.masked_head(head, self._secrets)
+    def _begin(self, came: ResponseHead) -> Iterator[Action]:
+        came = privacy.masked_head(came, self._secrets)
         try:
-            self.answer = self._answering().answer(head, self._place, self._response_headers())
+            self.answer = self._answering().answer(came, self._place, self._response_headers())
         except Refused as refused:
             yield Fail("invalid_header", refused.message, refused)
             return
@@ -587,6 +608,7 @@ class Attempt:
             body=self._json,
             asks_for_usage=self._asks_for_usage,
             way=self._way,
+            watches=self._trial,
         )
 
     @property
@@ -600,6 +622,11 @@ class Attempt:
         return self._operation.websocket
 
     @property
+    def wants_stream(self) -> bool:
+        """Whether the answer is to be a stream."""
+        return self._call.stream
+
+    @property
     def change_message(self) -> Callable[[live.Message], live.Message] | None:
         """What goes on of a message that the client sends through a WebSocket, where they have to
         be looked at. Raises FormatError for one that must not."""
@@ -607,11 +634,11 @@ class Attempt:
 
     def open_realtime(self) -> SessionReading | None:
         """Who reads the WebSocket's messages from now on, if anybody does."""
-        if self.is_logged:
+        if self.is_logged or self._trial.counts:
             logging = self.target.logging
             self._realtime = realtime(
                 keep=logging.log_payloads,
-                count=logging.log_statistics,
+                count=logging.log_statistics or self._trial.counts,
                 is_live=self._setup is not None,
             )
         return self._realtime

@@ -54,6 +54,14 @@ def asks_upgrade(request: ClientRequest) -> bool:
     return "upgrade" in request.headers or "upgrade" in _listed(request, "connection")
 
 
+def values(request: ClientRequest, name: str) -> frozenset[str]:
+    """The elements of a header that is a list, as they are written."""
+    if name not in request.headers:
+        return frozenset()
+    listed = ",".join(request.headers[name]).split(",")
+    return frozenset(each.strip() for each in listed) - {""}
+
+
 def _listed(request: ClientRequest, name: str) -> tuple[str, ...]:
     """The elements of a header that is a list (RFC 9110 section 5.6.1), in lower case."""
     return _elements(request.headers.get(name, ()))

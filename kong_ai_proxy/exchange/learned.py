@@ -19,6 +19,7 @@ from kong_ai_proxy.formats.deltas import (
     ThinkingPiece,
     Used,
 )
+from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.fields import json_text
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.formats.openai.usage import estimate
@@ -39,6 +40,7 @@ class Learned:
         "_room",
         "_usage",
         "error",
+        "failed",
         "has_content",
         "model",
         "problem",
@@ -52,6 +54,7 @@ class Learned:
         self.has_content = False
         self.model: str | None = None
         self.error: str | None = None
+        self.failed: ProviderError | None = None
         self.problem: str | None = None
         self._usage: Usage | None = None
         self._characters = 0
@@ -71,7 +74,7 @@ class Learned:
             elif isinstance(delta, Started):
                 self.model = delta.model or self.model
             elif isinstance(delta, Failed):
-                self.error = delta.error.message
+                self.error, self.failed = delta.error.message, delta.error
             if not self.has_content and kind in _CONTENT:
                 self.has_content = True
         if self._collector is not None and self._characters <= self._room and not self.error:

@@ -216,9 +216,15 @@ class Abort:
 class Fail(NamedTuple):
     """This target did not do. `answer` is for the client if there is no other one."""
 
-    criterion: Criterion
+    criterion: str
+    """In the words of `failover_criteria`: a Criterion, or http_ and a status."""
     reason: str
     answer: Refused
+    told: tuple[Action, ...] = ()
+    """What the provider's own answer is to the client, where it has given one: in place of
+    `answer`."""
+    also: str = ""
+    """Another word for it; "" for none."""
 
 
 # A request that takes several calls asks for them, each in place of what the one before would

@@ -10,7 +10,7 @@ from kong_ai_proxy.exchange.errors import FIRST_ERROR
 from kong_ai_proxy.exchange.learned import Learned
 from kong_ai_proxy.exchange.messages import ResponseHead
 from kong_ai_proxy.formats.codec import ChatProvider, EmbeddingsProvider, StreamReader
-from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.usage import Usage
 
 MAX_READ = 16 << 20
@@ -39,6 +39,10 @@ class _Observed:
     @property
     def error(self) -> str | None:
         return self._learned.error
+
+    @property
+    def failed(self) -> ProviderError | None:
+        return self._learned.failed
 
     def payload(self) -> str | None:
         """The answer for the log, in OpenAI's format."""

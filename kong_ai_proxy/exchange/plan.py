@@ -7,10 +7,11 @@ import enum
 from collections.abc import Mapping
 
 from kong_ai_proxy.auth import sign
-from kong_ai_proxy.balancer.select import UnknownModelError, candidates
+from kong_ai_proxy.balancer.select import UnknownModelError, candidates, share_requests
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
 from kong_ai_proxy.config.pending import pending
 from kong_ai_proxy.exchange import acls, asking, client_errors, cloud, head, led_back, privacy
+from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
 from kong_ai_proxy.exchange.endpoints import asked_as
@@ -24,6 +25,7 @@ from kong_ai_proxy.exchange.errors import (
     Refused,
 )
 from kong_ai_proxy.exchange.form import Form
+from kong_ai_proxy.exchange.hold import NO_TRIAL, Trial
 from kong_ai_proxy.exchange.messages import NOTHING, ClientRequest
 from kong_ai_proxy.exchange.templates import ModelTemplate
 from kong_ai_proxy.formats import openai
@@ -77,7 +79,10 @@ class Plan:
         self._is_crud = native or all(operation.collections for operation in operations)
         self._has_rules = _has_rules(config)
         self._form = _form_body(config)
-        self.needs_response = any(map(self._needs_response, config.targets))
+        self.balances = share_requests(config.targets) or _has_breaker(config)
+        """Whether every request may need more than one target, or has to be watched how it fares.
+        A request that names no model may need it all the same."""
+        self.needs_response = self.balances or any(map(self._needs_response, config.targets))
         """Whether every answer has to be read or converted, or a request signed, so that the relay
         carries every request."""
         self.prefers_relay = self.needs_response or any(map(_has_secret_query, config.targets))
@@ -85,6 +90,7 @@ class Plan:
         of a request that fails into its error log, a key in the query with it."""
         self.reads_body = self._reads_body(route_types)
         """Whether a body, if there is one, is read whole. False also where that depends on it."""
+        self._access = acls.of(config)
         rules = acls.kinds(config)
         self.uses_consumer = bool(rules & acls.OF_CONSUMER)
         """Whether it decides who the consumer is."""
@@ -239,35 +245,66 @@ class Plan:
             return True
         return self.needs_response or (form and self._form is not Body.PASS)
 
-    def attempt(
-        self, request: ClientRequest, body: bytes | None, *, relayed: bool = False
-    ) -> Attempt:
-        """The attempt for this request; `body` is None unless it had to be read. Raises Refused."""
+    def ask(self, request: ClientRequest, body: bytes | None) -> Ask:
+        """What this request asks for, and of whom; `body` is None unless it had to be read. Raises
+        Refused."""
         try:
             content = self._content(request, body)
             native = self._native(request, content)
             if native is not None and native.codec is not None and content is None:
                 raise self._no_body(request.method)
-            target = self._target(self._requested(request, content, native))
-            if isinstance(content, JsonObject) and native is None:
-                openai.check_shape(content.value, target.route_type)
+            requested = self._requested(request, content, native)
+            found = candidates(self.config.targets, requested)
+            found = self._permitted(request, requested, found) if self._access.restricts else found
+        except (FormatError, JsonError, UnknownModelError) as error:
+            raise _bad_request(error) from None
+        asked = native or asking.in_openai_format(self.config.targets[found[0]].route_type)
+        return Ask(request, content, native, asked, found)
+
+    def _permitted(
+        self, request: ClientRequest, requested: str | None, found: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The targets that this client may use. Raises Refused (403) where it may use none."""
+        permits, targets = self._access.of(request), self.config.targets
+        permitted = tuple(
+            index
+            for index in found
+            if permits(targets[index], self._resolved(targets[index], request).name or requested)
+        )
+        if not permitted:
+            raise acls.refusal()
+        return permitted
+
+    def attempt(
+        self, request: ClientRequest, body: bytes | None, *, relayed: bool = False
+    ) -> Attempt:
+        """The attempt for a request that only one target can answer. Raises Refused."""
+        return self.attempt_at(self.ask(request, body), relayed=relayed)
+
+    def attempt_at(
+        self, ask: Ask, index: int | None = None, *, relayed: bool = False, trial: Trial = NO_TRIAL
+    ) -> Attempt:
+        """A new attempt at one of the request's candidates, by default the first. Raises
+        Refused."""
+        target = self.config.targets[ask.candidates[0] if index is None else index]
+        native, request = ask.native, ask.request
+        try:
+            if isinstance(ask.content, JsonObject) and native is None:
+                openai.check_shape(ask.content.value, target.route_type)
             model = self._resolved(target, request)
             return Attempt(
                 target,
                 model,
                 self._rules,
                 request,
-                content,
+                ask.content,
                 native or asking.in_openai_format(target.route_type),
                 identity=cloud.identity_of(model, target.auth, self._environ),
                 relayed=relayed,
+                trial=trial,
             )
-        except JsonError as error:
-            raise Refused(
-                BAD_REQUEST, f"request body doesn't contain valid prompts: {error}"
-            ) from None
-        except (FormatError, UnknownModelError) as error:
-            raise Refused(BAD_REQUEST, str(error)) from None
+        except (FormatError, JsonError) as error:
+            raise _bad_request(error) from None
 
     def _content(self, request: ClientRequest, body: bytes | None) -> Content:
         """HTTP/2 need not announce a body, so what the head said is looked at again."""
@@ -300,17 +337,6 @@ class Plan:
         body = content.value if isinstance(content, JsonObject) else {}
         return asking.in_native_format(self.config.llm_format, request, body)
 
-    def _target(self, requested: str | None) -> Target:
-        found = candidates(self.config.targets, requested)
-        if len(found) > 1:
-            raise Refused(
-                SERVER_ERROR,
-                f"{len(found)} targets for this request: balancing between targets is not "
-                "available in this version of kong-ai-proxy; choose one by its model_alias in the "
-                "request's 'model'",
-            )
-        return found[0]
-
     def _requested(
         self, request: ClientRequest, content: Content, native: Asked | None
     ) -> str | None:
@@ -323,6 +349,12 @@ class Plan:
         if self._is_websocket:
             return privacy.query_values(request.query).get("model") or None
         return None
+
+
+def _bad_request(error: ValueError) -> Refused:
+    if isinstance(error, JsonError):
+        return Refused(BAD_REQUEST, f"request body doesn't contain valid prompts: {error}")
+    return Refused(BAD_REQUEST, str(error))
 
 
 def too_large() -> Refused:
@@ -381,6 +413,10 @@ def _form_rules(config: Config) -> bool:
         or any(map(_body_auth, config.targets))
         or any(map(_names_model, config.targets))
     )
+
+
+def _has_breaker(config: Config) -> bool:
+    return isinstance(config, AiProxyAdvanced) and config.balancer.max_fails > 0
 
 
 def _names_model(target: Target) -> bool:

@@ -13,6 +13,7 @@ from kong_ai_proxy.exchange.kept import KeptText
 from kong_ai_proxy.exchange.realtime_reading import LiveReading, RealtimeReading, SessionReading
 from kong_ai_proxy.exchange.stream_reading import StreamReading
 from kong_ai_proxy.formats import openai
+from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.json_members import MemberReader
 from kong_ai_proxy.formats.openai.stream import error_text
 from kong_ai_proxy.formats.openai.usage import usage
@@ -42,6 +43,10 @@ class Known(Protocol):
     @property
     def error(self) -> str | None:
         """What went wrong, said inside an answer of status 200."""
+
+    @property
+    def failed(self) -> ProviderError | None:
+        """The same of a stream, with the status that it means."""
 
     @property
     def problem(self) -> str | None:
@@ -113,6 +118,7 @@ class Unread:
     usage: Usage | None = None
     model: str | None = None
     error: str | None = None
+    failed: ProviderError | None = None
     problem: str | None = None
 
     def __init__(self) -> None:
@@ -135,6 +141,8 @@ class OneShotReading:
     """An answer in one piece. One that is not a JSON object tells nothing."""
 
     __slots__ = ("_counts", "_kept", "_members", "has_content", "problem")
+
+    failed: ProviderError | None = None
 
     def __init__(self, *, keep: bool, counts: bool) -> None:
         names = ("model", "usage", "service_tier", "error") if counts else ("model",)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kong_ai_proxy.exchange.kept import KeptStream, kept_stream
 from kong_ai_proxy.formats import openai
+from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.openai.stream import (
     DONE,
     Message,
@@ -51,6 +52,7 @@ class StreamReading:
         "_waiting_bytes",
         "_written",
         "error",
+        "failed",
         "has_content",
         "model",
         "problem",
@@ -69,6 +71,7 @@ class StreamReading:
         self.has_content = False
         self.model: str | None = None
         self.error: str | None = None
+        self.failed: ProviderError | None = None
         self.problem: str | None = None
         self._usage: Usage | None = None
         self._counts = counts
@@ -192,7 +195,9 @@ class StreamReading:
     def _learn(self, message: Message) -> None:
         self.has_content = self.has_content or message.has_content
         self.model = message.model or self.model
-        self.error = message.error or self.error
+        if error := message.error:
+            self.error = error
+            self.failed = message.failed or ProviderError(error)
         if self._counts:
             self._usage = message.usage or self._usage
 

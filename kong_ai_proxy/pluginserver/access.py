@@ -125,10 +125,13 @@ class AccessPlugin:
             request = _client_request(kong, self.plan)
             _redact_credentials(kong, request, led_back.secret_query(self._llm_format, request))
             self.plan.check_head(request)
-            if self._goes_by_relay(self.plan, request):
+            outgoing = None
+            if not self._goes_by_relay(self.plan, request):
+                outgoing = self._upstream(kong, self.plan, request)
+            if outgoing is None:
                 self._hand_over(kong, request)
             else:
-                _apply(kong, request, _upstream(kong, self.plan, request))
+                _apply(kong, request, outgoing)
         except Refused as refused:
             kong.response.exit(*client_errors.refusal(self._llm_format, refused))
 
@@ -136,6 +139,17 @@ class AccessPlugin:
         if plan.needs_relay(request) and self._relay is None:
             raise _no_relay()
         return self._relay is not None and (plan.prefers_relay or plan.needs_relay(request))
+
+    def _upstream(self, kong: Any, plan: Plan, request: ClientRequest) -> UpstreamRequest | None:
+        """What Kong sends to the provider; None where several targets can answer. Raises
+        Refused."""
+        body = _body(kong, plan.max_body) if plan.body(request) is Body.READ else None
+        ask = plan.ask(request, body)
+        if len(ask.candidates) == 1:
+            return plan.attempt_at(ask).start()
+        if self._relay is None:
+            raise _no_relay()
+        return None
 
     def _hand_over(self, kong: Any, request: ClientRequest) -> None:
         """Point Kong at the relay, which does the rest. Nothing of the request is changed."""
@@ -269,11 +283,6 @@ def _route_path(route: Mapping[str, Any] | None, path: str) -> str:
     """The longest of the route's prefixes that `path` starts with; expressions (~) are none."""
     paths = (route or {}).get("paths") or ()
     return max((each for each in paths if path.startswith(each)), key=len, default="")
-
-
-def _upstream(kong: Any, plan: Plan, request: ClientRequest) -> UpstreamRequest:
-    body = _body(kong, plan.max_body) if plan.body(request) is Body.READ else None
-    return plan.attempt(request, body).start()
 
 
 def _body(kong: Any, limit: int) -> bytes:

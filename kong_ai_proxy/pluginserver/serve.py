@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from kong_ai_proxy.pluginserver.generation import Settings, socket_problem, start_process
+from kong_ai_proxy.pluginserver.sharing import redis_url
 from kong_ai_proxy.relay.settings import RelaySettings, proxy_url
 
 _STDIN, _STDERR = 0, 2
@@ -249,6 +250,10 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return convert
 
 
+def _switch(text: str) -> bool:
+    return _one_of(("on", "off"))(text) == "on"
+
+
 def _ca_file(text: str) -> str:
     path = os.path.abspath(text)
     try:
@@ -263,6 +268,13 @@ def _ca_file(text: str) -> str:
 def _proxy(text: str) -> str:
     try:
         return proxy_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _redis(text: str) -> str:
+    try:
+        return redis_url(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -297,11 +309,42 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
         _proxy,
         "HTTP proxy through which the relay reaches https:// providers (also HTTPS_PROXY)",
     ),
+    "first_token_timeout": (
+        "SECONDS",
+        _number(0.01, 86400, " of seconds"),
+        "what a target has until the first content of a stream, after which another one is asked "
+        "(default: only the configured timeouts)",
+    ),
+    "min_stream_rate": (
+        "EVENTS",
+        _number(0.1, 10000, " of events a second"),
+        "events a second with which a stream has to begin as long as another target is left; its "
+        "first 10 events wait until they are there (default: any)",
+    ),
+    "time_budget": (
+        "SECONDS",
+        _number(0.01, 86400, " of seconds"),
+        "what all targets of one request have together until its answer begins (default: no limit)",
+    ),
+    "prompt_affinity": (
+        "on|off",
+        _switch,
+        "where consistent-hashing finds no header, hash how the conversation began, so that the "
+        "provider's prompt cache is found again (default: off)",
+    ),
     "no_proxy": (
         "LIST",
         str,
         "what the relay reaches without that proxy: names with all below them, addresses, "
         "networks, with commas between (also NO_PROXY)",
+    ),
+    "redis": (
+        "URL",
+        _redis,
+        "Redis through which nodes share the usage of targets and the failures that open a "
+        "breaker: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS (default: "
+        "each node for itself); process lists show a command line, so give a password by "
+        "KONG_AI_PROXY_REDIS",
     ),
     "log_level": (
         "LEVEL",

@@ -6,14 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
 
 from kong_ai_proxy.auth.tokens import TokenError, Tokens
 from kong_ai_proxy.exchange.answer import BODILESS
+from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.hold import NO_TRIAL, Trial
 from kong_ai_proxy.exchange.messages import (
     Abort,
     Action,
@@ -29,6 +32,7 @@ from kong_ai_proxy.exchange.messages import (
     Fail,
     Finish,
     Head,
+    Lost,
     NextCall,
     Pause,
     Received,
@@ -37,11 +41,13 @@ from kong_ai_proxy.exchange.messages import (
     UpstreamRequest,
     Woken,
 )
-from kong_ai_proxy.exchange.outcome import Outcome
+from kong_ai_proxy.exchange.outcome import Outcome, Tried
 from kong_ai_proxy.exchange.plan import Body, Plan, too_large
 from kong_ai_proxy.providers.flow import Send
 from kong_ai_proxy.relay import report, websocket
+from kong_ai_proxy.relay.balancing import Balancing
 from kong_ai_proxy.relay.downstream import Downstream
+from kong_ai_proxy.relay.guards import NO_GUARDS, Guards, Pace, too_late
 from kong_ai_proxy.relay.ids import new_id
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
@@ -55,6 +61,34 @@ DEFAULT_TIMEOUTS = Timeouts(connect=60.0, write=60.0, read=3600.0)
 
 LEFT = "the client left"
 
+ERROR_SECONDS = 1.0
+"""Between two pieces of an error's text, where another target can be asked instead."""
+
+
+class _Failed(NamedTuple):
+    """One try that has failed before the client got anything."""
+
+    attempt: Attempt
+    outgoing: UpstreamRequest | None
+    first_place: Address | None
+    fail: Fail
+
+
+class _TargetFailed(Exception):  # noqa: N818 - a result
+    """This try is over."""
+
+    def __init__(self, fail: Fail) -> None:
+        super().__init__(fail.reason)
+        self.fail = fail
+
+
+class _Unsuited(Exception):  # noqa: N818 - a result
+    """The target cannot be asked this, which is nobody's failure."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.message)
+        self.refused = refused
+
 
 class Driver:
     """One request with a valid ticket, until it is answered."""
@@ -67,7 +101,10 @@ class Driver:
         plan: Plan,
         upstream: Upstream,
         tokens: Tokens,
+        balancing: Balancing | None = None,
+        guards: Guards = NO_GUARDS,
     ) -> None:
+        """`balancing` is there where the configuration has several targets, or a breaker."""
         self._request = request
         self._client = client
         self._claims = claims
@@ -88,6 +125,16 @@ class Driver:
         self._told = False
         self._is_over = False  # a WebSocket that a side has closed
         self._taking = False  # a flow reads the client's body itself
+        self._balancing = balancing
+        self._guards = guards
+        self._tried: list[Tried] = []
+        self._consumed = False  # something of the client's body has been read that is not kept
+        self._sent = False  # this try's request may have reached the provider
+        self._ip: str | None = None  # that this try is connected to
+        self._limit: asyncio.Timeout | None = None  # until something is committed
+        self._pace: Pace | None = None
+        self._is_paced = False
+        self._is_told = False  # of this try, in `_tried`
 
     async def run(self) -> web.StreamResponse:
         """Answer the request. Raises CancelledError when the client has left."""
@@ -119,26 +166,161 @@ class Driver:
     async def _exchange(self) -> None:
         self._plan.check_head(self._client)
         self._body = await self._read_body()
-        self._attempt = self._plan.attempt(self._client, self._body, relayed=True)
-        env = await self._env(self._attempt)
-        if self._attempt.is_flow:
-            await self._flow(self._attempt, env)
+        ask = self._plan.ask(self._client, self._body)
+        if self._balancing is not None:
+            await self._try_targets(self._balancing, ask)
             return
-        self._outgoing = self._attempt.start(env)
-        if self._attempt.is_websocket:
-            await self._websocket(self._attempt, self._outgoing)
+        trial = Trial(holds=True) if self._guards.first_token_timeout else NO_TRIAL
+        try:
+            failed = await self._try(self._plan.attempt_at(ask, relayed=True, trial=trial))
+        except _Unsuited as unsuited:
+            raise unsuited.refused from None
+        if failed:
+            await self._give_up(failed)
+
+    # ---- one target after the other
+
+    async def _try_targets(self, balancing: Balancing, ask: Ask) -> None:
+        """Ask one target after the other until one has answered. Raises Refused."""
+        chosen = await balancing.round(ask)
+        unsuited: Refused | None = None
+        last: _Failed | None = None
+        tries = 0
+        while tries <= balancing.retries:
+            index = chosen.next(balancing.now())
+            if index is None:
+                break
+            is_last = tries == balancing.retries or len(chosen.tried) == len(ask.candidates)
+            try:
+                failed = await self._try_one(balancing, ask, index, is_last=is_last)
+            except _Unsuited as found:
+                unsuited = unsuited or found.refused
+                continue
+            tries += 1
+            if failed is None:
+                return
+            last = failed if failed.fail.told or last is None or not last.fail.told else last
+            if not self._goes_on(balancing, failed.fail):
+                break
+        if last is None:
+            raise unsuited or Refused(SERVER_ERROR, "no available targets")
+        await self._give_up(last)
+
+    async def _try_one(
+        self, balancing: Balancing, ask: Ask, index: int, *, is_last: bool
+    ) -> _Failed | None:
+        """Ask one target, and note how it fared. Raises _Unsuited."""
+        trial = balancing.trial(ask, is_last=is_last)
+        try:
+            attempt = self._plan.attempt_at(ask, index, relayed=True, trial=trial)
+        except Refused as refused:
+            raise _Unsuited(refused) from None
+        rate = self._guards.min_stream_rate
+        self._pace = Pace(rate) if rate and not is_last and attempt.wants_stream else None
+        started = balancing.now()
+        balancing.states.begin(index)
+        try:
+            failed = await self._try(attempt)
+        except BaseException:
+            balancing.left(index, attempt)
+            raise
+        finally:
+            balancing.states.end(index)
+        seconds = balancing.now() - started
+        if failed is None:
+            balancing.ended(index, attempt, seconds)
+        else:
+            balancing.failed(index, attempt, failed.fail, seconds)
+        return failed
+
+    def _goes_on(self, balancing: Balancing, fail: Fail) -> bool:
+        """Whether another target may be asked after this failure."""
+        kept = self._body is not None or not self._client.has_body or not self._consumed
+        in_time = self._guards.left(self._loop.time() - self._started) > 0
+        method = self._client.method
+        return kept and in_time and balancing.leads_on(fail, method, sent=self._sent)
+
+    async def _try(self, attempt: Attempt) -> _Failed | None:
+        """Ask the attempt's target. The failure before which the client got nothing, if any. Raises
+        _Unsuited."""
+        self._attempt = attempt
+        self._outgoing = self._first_place = self._first_content = self._ip = None
+        self._sent = self._is_paced = self._is_told = False
+        seconds = self._guards.seconds(
+            self._loop.time() - self._started, is_stream=attempt.wants_stream
+        )
+        try:
+            if seconds is None and self._pace is None:
+                await self._ask(attempt)
+            else:
+                async with asyncio.timeout(seconds) as self._limit:
+                    await self._ask(attempt)
+        except _TargetFailed as failed:
+            return self._failed(attempt, failed.fail)
+        except TimeoutError:
+            if self._limit is None or not self._limit.expired():
+                raise
+            reason = "the stream is too slow" if self._is_paced else "no content in time"
+            return self._failed(attempt, too_late(reason))
+        finally:
+            self._limit = None
+        return None
+
+    async def _ask(self, attempt: Attempt) -> None:
+        try:
+            env = await self._env(attempt)
+        except Refused as refused:
+            raise _TargetFailed(Fail("error", refused.message, refused)) from None
+        if attempt.is_flow:
+            await self._flow(attempt, env)
+            return
+        try:
+            self._outgoing = attempt.start(env)
+        except Refused as refused:
+            raise _Unsuited(refused) from None
+        if attempt.is_websocket:
+            await self._websocket(attempt, self._outgoing)
             return
         try:
             call = await self._send(self._outgoing)
         except UpstreamLost as lost:
+            self._sent = lost.sent
             if self._refused:
                 raise self._refused from None
-            await self._do(self._attempt.feed(lost.lost))
+            await self._do(attempt.feed(lost.lost))
             return
+        self._sent, self._ip = True, call.ip
         try:
-            await self._pass_on(self._attempt, call)
+            await self._pass_on(attempt, call)
         finally:
             call.release()
+
+    def _failed(self, attempt: Attempt, fail: Fail) -> _Failed:
+        """Note a failure, and tell the operator: the client only learns of the last one."""
+        if self._outgoing is not None:  # None: lost before it called anybody
+            scheme, host, port, *_ = self._outgoing.address
+            _log.warning("%s://%s:%d failed: %s", scheme, host, port, fail.reason)
+        self._tried.extend(self._asked())
+        self._is_told = True
+        return _Failed(attempt, self._outgoing, self._first_place, fail)
+
+    def _asked(self) -> tuple[Tried, ...]:
+        """The target that this try has asked, if it has."""
+        if self._attempt is None or self._outgoing is None:
+            return ()
+        # Not the place of a poll, or of an object.
+        place = self._first_place or self._outgoing.address
+        return (report.tried(self._attempt, place, self._ip),)
+
+    async def _give_up(self, failed: _Failed) -> None:
+        """Tell the client of the failure after which nobody else is asked."""
+        self._attempt, self._outgoing, self._first_place, fail = failed
+        self._failure = fail.reason
+        self._pace = None
+        if fail.told:
+            await self._do(iter(fail.told))
+        else:
+            await self._refuse(fail.answer)
 
     async def _env(self, attempt: Attempt) -> Env:
         """The time, a random id, and the credential of the identity that the target has."""
@@ -194,11 +376,12 @@ class Driver:
         return self._streamed(outgoing.body)
 
     async def _streamed(self, change: BodyFilter | None) -> AsyncGenerator[bytes]:
-        """The client's body as it arrives, changed where it has to be.
+        """The client's body as it arrives, changed where it has to be. It cannot be sent again.
 
         While the provider takes nothing of it, the client is not read from, and that it has left is
         seen when the time to write is over: its end waits behind what it has sent.
         """
+        self._consumed = True
         try:
             await _continue(self._request)
             while piece := await self._piece():
@@ -225,12 +408,12 @@ class Driver:
         await self._do(attempt.feed(Head(call.head)))
         while not self._down.ended:
             try:
-                chunk = await call.read()
+                chunk = await (_error_text(call) if attempt.is_failing else call.read())
             except UpstreamLost as lost:
                 await self._do(attempt.feed(lost.lost))
                 continue
             direct = attempt.direct  # an answer that is converted has one once it is committed
-            if direct is None or not chunk:
+            if direct is None or not chunk or self._pace is not None:
                 await self._do(attempt.feed(Data(chunk) if chunk else End()))
                 continue
             if changed := direct(chunk):
@@ -245,6 +428,9 @@ class Driver:
             await self._do_one(action)
 
     async def _do_one(self, action: Action) -> None:
+        if self._pace is not None and not isinstance(action, Fail):
+            await self._do_paced(self._pace, action)
+            return
         if type(action) is Emit:
             if action.chunk:
                 await self._down.emit(action.chunk)
@@ -253,18 +439,29 @@ class Driver:
         if self._first_content is None:
             self._note_first_content()
 
+    async def _do_paced(self, pace: Pace, action: Action) -> None:
+        """Hold what has begun until it is known how quick it is."""
+        if not self._is_paced and self._limit is not None:
+            self._is_paced = True
+            self._limit.reschedule(self._loop.time() + pace.seconds)
+        actions = list(pace.take(action))
+        if pace.is_over:
+            self._pace = None
+        await self._do(iter(actions))
+
     async def _do_once(self, action: Action) -> None:
         match action:
             case Commit(head, length):
+                if self._limit is not None:  # what the client reads has no such limits
+                    self._limit.reschedule(None)
                 self._down.commit(head, length, framed=self._is_framed(head.status))
             case Finish():
                 await self._down.finish(self._frame())
             case Abort():
                 self._fail(self._attempt_failure())
                 await self._down.abort(self._frame())
-            case Fail(_, reason, answer):
-                self._fail(reason)
-                await self._refuse(answer)
+            case Fail():
+                raise _TargetFailed(action)
 
     def _fail(self, reason: str | None) -> None:
         """Note why, and tell the operator: the client only learns that it failed."""
@@ -286,7 +483,11 @@ class Driver:
 
     async def _flow(self, attempt: Attempt, env: Env) -> None:
         try:
-            await self._follow(attempt, attempt.begin(env))
+            actions = attempt.begin(env)
+        except Refused as refused:
+            raise _Unsuited(refused) from None
+        try:
+            await self._follow(attempt, actions)
         finally:
             if not self._down.ended:  # the client has left, or it is our own fault
                 self._upstream.later(self._follow(attempt, attempt.abandon()))
@@ -343,7 +544,9 @@ class Driver:
                 self.timeouts,
             )
         except UpstreamLost as lost:
+            self._sent = self._sent or lost.sent
             return None, lost.lost
+        self._sent, self._ip = True, self._ip or call.ip
         return call, Head(call.head)
 
     async def _taken(self) -> bytes | Refused:
@@ -351,7 +554,7 @@ class Driver:
         if self._body is not None or not self._client.has_body:
             return b""
         if not self._taking:
-            self._taking = True
+            self._taking = self._consumed = True
             await _continue(self._request)
         try:
             return await self._piece()
@@ -371,6 +574,7 @@ class Driver:
                 websocket.MAX_MESSAGE,
             )
         except UpstreamLost as lost:
+            self._sent = lost.sent
             await self._do(attempt.feed(lost.lost))
         except HandshakeRefused as refused:
             for event in (Head(refused.head), Data(refused.body), refused.end):
@@ -442,8 +646,17 @@ class Driver:
             status=self._down.status,
             failure=self._failure,
         )
-        place = self._first_place or outgoing.address  # not that of a poll, or of an object
-        return report.outcome(self._plan, self._claims, self._client, attempt, place, ending)
+        tried = (*self._tried, *(() if self._is_told else self._asked()))
+        return report.outcome(self._plan, self._claims, self._client, attempt, tried, ending)
+
+
+async def _error_text(call: Call) -> bytes:
+    """The next of an error that another target's answer may make worthless. Raises UpstreamLost."""
+    try:
+        async with asyncio.timeout(ERROR_SECONDS):
+            return await call.read()
+    except TimeoutError:
+        raise UpstreamLost(Lost("timeout", "an error's text does not end")) from None
 
 
 async def _next_event(call: Call) -> Event:

@@ -32,9 +32,14 @@ class Ending(NamedTuple):
 
 
 def outcome(
-    plan: Plan, claims: Claims, client: ClientRequest, attempt: Attempt, place: Address, end: Ending
+    plan: Plan,
+    claims: Claims,
+    client: ClientRequest,
+    attempt: Attempt,
+    asked: tuple[Tried, ...],
+    end: Ending,
 ) -> Outcome:
-    """The Outcome of one request that went to one target."""
+    """The Outcome of one request, which `attempt` has answered."""
     logging, first = attempt.target.logging, end.first_content
     reading, usage, keeps = attempt.reading, attempt.usage, logging.log_payloads
     return Outcome(
@@ -53,7 +58,7 @@ def outcome(
         cost=cost(attempt.model.options, usage) if usage else 0.0,
         latency_ms=(end.ended - end.started) * 1000,
         first_token_ms=(first - end.started) * 1000 if first is not None else None,
-        tried=(tried(attempt, place),),
+        tried=asked,
         request_payload=_masked(attempt.request_payload(), attempt) if keeps else None,
         response_payload=_masked(reading.payload(), attempt) if reading and keeps else None,
         log_statistics=logging.log_statistics,
@@ -68,7 +73,7 @@ def _masked(text: str | None, attempt: Attempt) -> str | None:
     return text
 
 
-def tried(attempt: Attempt, place: Address) -> Tried:
+def tried(attempt: Attempt, place: Address, ip: str | None) -> Tried:
     """The target that was asked."""
     return Tried(
         provider=attempt.model.provider,
@@ -78,6 +83,7 @@ def tried(attempt: Attempt, place: Address) -> Tried:
         host=place.host,
         port=place.port,
         path=place.path,
+        ip=ip,
     )
 
 

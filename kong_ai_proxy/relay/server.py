@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from typing_extensions import override
 
 from kong_ai_proxy.auth.tokens import Tokens
+from kong_ai_proxy.balancer.states import Table
+from kong_ai_proxy.config import AiProxyAdvanced
 from kong_ai_proxy.exchange.errors import (
     SERVER_ERROR,
     SERVICE_UNAVAILABLE,
     Refused,
 )
 from kong_ai_proxy.exchange.plan import Plan
+from kong_ai_proxy.relay.balancing import Balancing
 from kong_ai_proxy.relay.downstream import SERVER
 from kong_ai_proxy.relay.driver import Driver
+from kong_ai_proxy.relay.guards import Guards
 from kong_ai_proxy.relay.incoming import MAX_HEADERS, client_request
 from kong_ai_proxy.relay.settings import RelaySettings
 from kong_ai_proxy.relay.ticket import HEADER, Claims, TicketError, Verifier
@@ -87,13 +92,20 @@ class _Server(web.Server):
 class Relay:
     """The relay of one worker."""
 
-    def __init__(self, find_plan: FindPlan, verifier: Verifier, settings: RelaySettings) -> None:
+    def __init__(
+        self, find_plan: FindPlan, verifier: Verifier, settings: RelaySettings, table: Table
+    ) -> None:
         """`find_plan(instance, digest)` gives what an instance does with requests, None for one
-        that is not known here."""
+        that is not known here; `table` has what is known of their targets."""
         self._find_plan = find_plan
         self._verifier = verifier
         self._settings = settings
+        self._table = table
         self._requests = 0
+        self._guards = Guards(
+            settings.first_token_timeout, settings.min_stream_rate, settings.time_budget
+        )
+        self._balancings: weakref.WeakKeyDictionary[Plan, Balancing] = weakref.WeakKeyDictionary()
 
     async def start(self, sock: socket.socket) -> None:
         """Accept on a listening socket. Raises OSError for a CA file that cannot be loaded."""
@@ -150,7 +162,33 @@ class Relay:
         if plan is None:
             raise Refused(SERVER_ERROR, "the configuration of this request is not known any more")
         client = client_request(request, claims)
-        return await Driver(request, client, claims, plan, self._upstream, self._tokens).run()
+        driver = Driver(
+            request,
+            client,
+            claims,
+            plan,
+            self._upstream,
+            self._tokens,
+            self._balancing(plan),
+            self._guards,
+        )
+        return await driver.run()
+
+    def _balancing(self, plan: Plan) -> Balancing | None:
+        """What a configuration with several targets, or a breaker, is balanced with."""
+        config = plan.config
+        if not isinstance(config, AiProxyAdvanced) or not (
+            plan.balances or len(config.targets) > 1
+        ):
+            return None
+        found = self._balancings.get(plan)
+        if found is None:
+            found = self._balancings[plan] = Balancing(
+                config,
+                self._table.states(plan.plugin_id or "", config),
+                by_opening=self._settings.prompt_affinity,
+            )
+        return found
 
     def _claims(self, request: web.BaseRequest) -> Claims:
         try:

@@ -21,6 +21,14 @@ class RelaySettings:
     password in it."""
     no_proxy: str = ""
     """What is reached directly all the same, as in the environment variable NO_PROXY."""
+    first_token_timeout: float | None = None
+    """Seconds that a target has until the first content of a stream."""
+    min_stream_rate: float | None = None
+    """Events a second with which a stream has to begin while there is another target."""
+    time_budget: float | None = None
+    """Seconds that all targets of a request have together until its answer begins."""
+    prompt_affinity: bool = False
+    """Whether consistent-hashing takes how a conversation began where the header is absent."""
 
     def proxy_for(self, scheme: str, host: str, port: int) -> str | None:
         """URL of the proxy for a provider; None where it is reached directly.

@@ -58,9 +58,11 @@ Body = bytes | AsyncGenerator[Piece] | None
 class UpstreamLost(Exception):  # noqa: N818 - a result, told to the attempt
     """No answer, or no more of it."""
 
-    def __init__(self, lost: Lost) -> None:
+    def __init__(self, lost: Lost, *, sent: bool = True) -> None:
+        """`sent`: whether anything of the request may have reached the provider."""
         super().__init__(lost.reason)
         self.lost = lost
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class Call:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         """Raises UpstreamLost for a head that cannot be passed on."""
         self._response = response
+        self.ip = _ip(response)
+        """The address that it is connected to; None where that is not known."""
         try:
             self.head = _head(response)
         except UpstreamLost:
@@ -149,6 +153,13 @@ class Call:
             self._response.release()
         else:
             self._response.close()
+
+
+def _ip(response: aiohttp.ClientResponse) -> str | None:
+    connection = response.connection  # None once the whole answer is there
+    transport = connection.transport if connection else None
+    peer = transport.get_extra_info("peername") if transport else None
+    return peer[0] if peer else None
 
 
 def _head(response: aiohttp.ClientResponse) -> ResponseHead:
@@ -349,12 +360,14 @@ _FAILURES = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
 def _lost(error: BaseException) -> UpstreamLost:
     """What aiohttp's error means. Texts are made here, since those of exceptions may have a
     proxy's password in them."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return UpstreamLost(Lost("timeout", "no connection in time"), sent=False)
     if isinstance(error, TimeoutError):
         return UpstreamLost(Lost("timeout", type(error).__name__))
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamLost(Lost("error", f"cannot connect: {_reason(error)}"))
+        return UpstreamLost(Lost("error", f"cannot connect: {_reason(error)}"), sent=False)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return UpstreamLost(Lost("error", f"the proxy answered {error.status}"))
+        return UpstreamLost(Lost("error", f"the proxy answered {error.status}"), sent=False)
     if isinstance(error, aiohttp.ClientResponseError):
         return UpstreamLost(Lost("invalid_header", f"no valid HTTP: {error.status}"))
     return UpstreamLost(Lost("error", type(error).__name__))

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import orjson
 
+from kong_ai_proxy.formats.errors import ProviderError
+from kong_ai_proxy.formats.openai.errors import error_of
 from kong_ai_proxy.formats.openai.usage import usage
 from kong_ai_proxy.formats.sse import Event
 from kong_ai_proxy.formats.usage import Usage
@@ -107,6 +109,13 @@ class Message:
             failed = self.response.get("error") or value.get("last_error")
             return error_text(failed or self.kind)
         return error_text(value.get("error"), value.get("message"))
+
+    @property
+    def failed(self) -> ProviderError | None:
+        """The same with its kind and status; None where only the text is known."""
+        value = self.value
+        nested = {"error": self.response.get("error") or value.get("last_error")}
+        return error_of(nested if self.kind in _FAILED else value)
 
     @property
     def usage(self) -> Usage | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
+from kong_ai_proxy.config import parse
 from kong_ai_proxy.exchange.errors import Refused
-from tests.unit.exchange.exchanges import CHAT, ai_proxy, model, send, sent_body
+from kong_ai_proxy.exchange.plan import Plan
+from tests.unit.exchange.exchanges import CHAT, ai_proxy, model, request, send, sent_body
 
 Json = dict[str, Any]
 
@@ -67,11 +70,11 @@ def test_an_alias_chooses_its_target() -> None:
         assert sent_body(upstream)["model"] == name
 
 
-def test_two_targets_for_one_request_are_refused_by_name() -> None:
+def test_a_request_without_a_model_may_go_to_any_target() -> None:
     configuration = targets(model("gpt-4o", "big"), model("gpt-4o-mini", "small"))
-    error = refusal(configuration, CHAT, plugin="ai-proxy-advanced")
-    assert error.status == 500
-    assert "balancing between targets is not available" in error.message
+    plan = Plan(parse("ai-proxy-advanced", configuration))
+    raw = orjson.dumps(CHAT)
+    assert plan.ask(request(raw), raw).candidates == (0, 1)
 
 
 def test_the_model_header_can_be_turned_off_and_asked_for() -> None:

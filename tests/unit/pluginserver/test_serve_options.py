@@ -56,6 +56,10 @@ def test_the_socket_is_needed(
         ("--event-time-limit", "60", "expected a number of seconds from 0.1 to 59, got '60'"),
         ("--event-time-limit", "", "got ''"),
         ("--protocol", "grpc", "expected protobuf or msgpack, got 'grpc'"),
+        ("--time-budget", "0", "expected a number of seconds from 0.01 to 86400, got '0'"),
+        ("--first-token-timeout", "x", "expected a number of seconds from 0.01"),
+        ("--min-stream-rate", "0", "expected a number of events a second from 0.1 to 10000"),
+        ("--prompt-affinity", "yes", "expected on or off, got 'yes'"),
         ("--log-level", "loud", "expected debug or info or warning or error, got 'loud'"),
     ],
 )

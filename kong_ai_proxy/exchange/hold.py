@@ -1,0 +1,192 @@
+"""An answer of which the client gets nothing until it is certain to be the one.
+
+A target that fails before that may be followed by another one, and the client never knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from kong_ai_proxy.exchange.answer import BROKE_OFF
+from kong_ai_proxy.exchange.errors import (
+    BAD_GATEWAY,
+    FIRST_CLIENT_ERROR,
+    GATEWAY_TIMEOUT,
+    SERVER_ERROR,
+    Refused,
+)
+from kong_ai_proxy.exchange.messages import (
+    Abort,
+    Action,
+    Commit,
+    Emit,
+    Event,
+    Fail,
+    Finish,
+    Head,
+    Lost,
+    NextCall,
+    Pause,
+    Take,
+)
+from kong_ai_proxy.exchange.observed import ObservedStream
+from kong_ai_proxy.exchange.reading import Known
+from kong_ai_proxy.formats.errors import ProviderError
+
+MAX_HELD = 64 << 10
+"""Bytes of one answer that wait. What is longer passes on, and can then no longer fail."""
+
+_OVERLOADED = 529
+"""Anthropic's (https://docs.anthropic.com/en/api/errors); `failover_criteria` has no word of its
+own for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What an attempt has to mind because others may follow it."""
+
+    counts: bool = False
+    """The balancer wants to know the usage."""
+    holds: bool = False
+    """A stream waits for its first content, a whole answer for its end."""
+    statuses: frozenset[int] = frozenset()
+    """Of answers after which another target may be asked."""
+
+
+NO_TRIAL = Trial()
+
+
+class Held(Protocol):
+    """What has to be known of an answer that is held."""
+
+    @property
+    def is_stream(self) -> bool: ...
+
+    @property
+    def reading(self) -> Known | None: ...
+
+
+class Hold:
+    """The gate that one attempt's actions pass."""
+
+    def __init__(self, trial: Trial, told: Callable[[ProviderError], tuple[Action, ...]]) -> None:
+        """`told` makes of an error inside a stream what the client is told in place of it."""
+        self.is_open = not (trial.holds or trial.statuses)
+        self.waits = False
+        """Whether this is an error that only waits for its end."""
+        self._trial = trial
+        self._told = told
+        self._upstream = 0
+        self._lost: Lost | None = None
+        self._held: list[Action] = []
+        self._size = 0
+
+    def look_at(self, event: Event) -> None:
+        """Learn what the actions to come are about."""
+        if isinstance(event, Head):
+            self._upstream = event.head.status
+            self.waits = not self.is_open and status_of(self._upstream) in self._trial.statuses
+            self.is_open = self.is_open or not (self._trial.holds or self.waits)
+        elif isinstance(event, Lost):
+            self._lost = event
+
+    def passed(
+        self, actions: Iterator[Action], answer: Callable[[], Held | None]
+    ) -> Iterator[Action]:
+        """What of the actions goes on. Lazily."""
+        for action in actions:
+            if self.is_open or isinstance(action, (NextCall, Take, Pause)):
+                yield action
+            elif isinstance(action, Fail):
+                self.is_open = True
+                yield self._own(action)
+            elif isinstance(action, Abort):
+                self.is_open = True
+                yield self._broken()
+            else:
+                self._keep(action)
+                if isinstance(action, Finish):
+                    yield from self._decide()
+        held = answer()
+        if not self.is_open and held is not None:
+            is_stream = held.is_stream or isinstance(held.reading, ObservedStream)
+            yield from self._look(held.reading, is_stream)
+
+    def _keep(self, action: Action) -> None:
+        self._held.append(action)
+        if isinstance(action, Emit):
+            self._size += len(action.chunk)
+
+    def _own(self, fail: Fail) -> Fail:
+        """Where a head of an error has come, that is the failure, whatever happened then."""
+        if self._upstream < FIRST_CLIENT_ERROR:
+            return fail
+        return fail._replace(criterion=_criterion(self._upstream), answer=_brief(self._upstream))
+
+    def _broken(self) -> Fail:
+        """It broke off before the client had anything of it."""
+        lost = self._lost or Lost("error", BROKE_OFF)
+        status = GATEWAY_TIMEOUT if lost.criterion == "timeout" else BAD_GATEWAY
+        return self._own(Fail(lost.criterion, lost.reason, Refused(status, BROKE_OFF)))
+
+    def _decide(self) -> Iterator[Action]:
+        """The answer is complete: whether it is an error."""
+        self.is_open = True
+        first = self._held[0]
+        status = first.head.status if isinstance(first, Commit) else self._upstream
+        told = tuple(self._held)
+        if self.waits:
+            reason = f"status {self._upstream}"
+            yield Fail(_criterion(self._upstream), reason, _brief(self._upstream), told=told)
+        elif status != self._upstream and status_of(status) in self._trial.statuses:
+            yield _inside(status, f"an error of status {status}", told)
+        elif status >= SERVER_ERROR > self._upstream:
+            yield _inside(status, "an error in an answer of status 200", told)
+        else:
+            yield from self._held
+
+    def _look(self, reading: Known | None, is_stream: bool) -> Iterator[Action]:
+        """Whether what is held is enough to know."""
+        if self.waits:
+            if self._size > MAX_HELD:
+                self.is_open = True
+                reason = f"status {self._upstream}"
+                yield Fail(_criterion(self._upstream), reason, _brief(self._upstream))
+            return
+        if is_stream and reading is not None and reading.failed and not reading.has_content:
+            self.is_open = True
+            failed = reading.failed
+            yield _inside(
+                failed.status, f"an error in a stream: {failed.message}"[:200], self._told(failed)
+            )
+            return
+        has_content = is_stream and (reading is None or reading.has_content)
+        if has_content or self._size > MAX_HELD:
+            self.is_open = True
+            yield from self._held
+            self._held = []
+
+
+def status_of(status: int) -> int:
+    """The status under which `failover_criteria` knows it."""
+    return 503 if status == _OVERLOADED else status
+
+
+def _criterion(status: int) -> str:
+    return f"http_{status_of(status)}"
+
+
+def _brief(status: int) -> Refused:
+    return Refused(status, f"the provider answered with status {status}")
+
+
+def _inside(status: int, reason: str, told: tuple[Action, ...]) -> Fail:
+    """An error in an answer that had begun well. One that is not the client's is a failure like any
+    other, whatever its name."""
+    named = _criterion(status)
+    known = status or BAD_GATEWAY
+    if FIRST_CLIENT_ERROR <= status < SERVER_ERROR:
+        return Fail(named, reason, _brief(known), told=told)
+    return Fail("error", reason, _brief(known), told=told, also=named)

@@ -1,0 +1,181 @@
+"""What one configuration's targets are to the relay: which is next, and how each of them fares."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from kong_ai_proxy.balancer.rounds import Balancer, Round
+from kong_ai_proxy.balancer.states import States
+from kong_ai_proxy.config import AiProxyAdvanced
+from kong_ai_proxy.exchange.ask import Ask
+from kong_ai_proxy.exchange.attempt import Attempt
+from kong_ai_proxy.exchange.cost import cost
+from kong_ai_proxy.exchange.errors import OK, SERVER_ERROR
+from kong_ai_proxy.exchange.hold import Trial, status_of
+from kong_ai_proxy.exchange.messages import Fail, ResponseHead
+
+MAX_REST = 300.0
+"""Seconds: what a provider's Retry-After counts at most. Some name the end of the month."""
+
+_IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
+"""RFC 9110 section 9.2.2."""
+_ALWAYS_COUNT = frozenset({"error", "invalid_header", "timeout"})
+_NEVER_COUNT = frozenset({"http_403", "http_404"})
+_ANY_TARGET = "non_idempotent"
+
+
+class Router(Protocol):
+    """Who finds the targets that a prompt is for."""
+
+    async def tiers(self, prompt: str, candidates: Sequence[int]) -> list[list[int]]:
+        """Groups of them, the best first. Raises Refused."""
+
+
+class Balancing:
+    """One configuration of ai-proxy-advanced in one worker."""
+
+    def __init__(
+        self,
+        config: AiProxyAdvanced,
+        states: States,
+        semantic: Router | None = None,
+        *,
+        by_opening: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`semantic` is there for that algorithm. `by_opening`: consistent-hashing takes how a
+        conversation began where the header is absent."""
+        own = config.balancer
+        self.retries = own.retries
+        self.states = states
+        self.now = now
+        self._balancer = Balancer(config, states)
+        self._semantic = semantic
+        self._hash_header = own.hash_on_header.lower()
+        self._hashes = own.algorithm == "consistent-hashing"
+        self._by_opening = by_opening
+        self._criteria = frozenset(own.failover_criteria)
+        self._statuses = frozenset(
+            int(name.removeprefix("http_")) for name in self._criteria if name.startswith("http_")
+        )
+        self._by_latency = own.algorithm == "lowest-latency"
+        self._by_token = own.latency_strategy == "tpot"
+        self._counts = own.algorithm == "lowest-usage" or (self._by_latency and self._by_token)
+
+    async def round(self, ask: Ask) -> Round:
+        """The targets for one request, one after the other. Raises Refused."""
+        tiers = None
+        if self._semantic is not None and len(ask.candidates) > 1:
+            tiers = await self._semantic.tiers(ask.prompt(), ask.candidates)
+        return self._balancer.round(ask.candidates, key=self._key(ask), tiers=tiers)
+
+    def _key(self, ask: Ask) -> str:
+        """What consistent-hashing hashes."""
+        if not self._hashes:
+            return ""
+        found = ask.request.header(self._hash_header)
+        return found or (ask.opening() if self._by_opening else "")
+
+    def trial(self, ask: Ask, *, is_last: bool) -> Trial:
+        """What the next attempt has to mind."""
+        several = len(ask.candidates) > 1
+        leads_on = several and not is_last and self._may_repeat(ask.request.method)
+        return Trial(self._counts, several, self._statuses if leads_on else frozenset())
+
+    def _may_repeat(self, method: str) -> bool:
+        """Whether a request that was sent may be sent again."""
+        return method in _IDEMPOTENT or _ANY_TARGET in self._criteria
+
+    def leads_on(self, fail: Fail, method: str, *, sent: bool) -> bool:
+        """Whether another target is asked after this failure, as nginx has it for
+        proxy_next_upstream: what may have had an effect is repeated only where that is allowed."""
+        named = {fail.criterion, fail.also} & self._criteria
+        return bool(named) and (not sent or self._may_repeat(method))
+
+    # ---- how a target fares
+
+    def failed(self, index: int, attempt: Attempt | None, fail: Fail, seconds: float) -> None:
+        """A try ended with `fail` after `seconds`."""
+        now = self.now()
+        if self._counts_as_failure({fail.criterion, fail.also}):
+            self.states.failed(index, now)
+        if self._by_latency:
+            known = self.states.latencies(now)[index]
+            self.states.took(index, max(2 * known, seconds), now)
+        if attempt is not None:
+            self._note_usage(index, attempt)
+            self._note_rest(index, attempt.answered, now)
+
+    def ended(self, index: int, attempt: Attempt, seconds: float) -> None:
+        """A try has given the client its answer, after `seconds`."""
+        now = self.now()
+        self._note_usage(index, attempt)
+        self._note_rest(index, attempt.answered, now)
+        criteria = _criteria(attempt)
+        if self._counts_as_failure(criteria):
+            self.states.failed(index, now)
+        elif not criteria & _NEVER_COUNT & self._criteria:
+            self.states.succeeded(index, now)
+        head = attempt.answered
+        if self._by_latency and head is not None and head.status == OK:
+            self._note_latency(index, attempt, seconds, now)
+
+    def left(self, index: int, attempt: Attempt) -> None:
+        """The client has left in the middle of a try: what it has used counts."""
+        self._note_usage(index, attempt)
+
+    def _counts_as_failure(self, criteria: set[str]) -> bool:
+        """Whether this is one of the failures that open a breaker."""
+        named = criteria & self._criteria
+        return bool(criteria & _ALWAYS_COUNT or named - _NEVER_COUNT)
+
+    def _note_usage(self, index: int, attempt: Attempt) -> None:
+        usage = attempt.usage if self._counts else None
+        if usage is not None:
+            price = cost(attempt.model.options, usage)
+            self.states.used(index, usage.prompt_tokens, usage.completion_tokens, price)
+
+    def _note_latency(self, index: int, attempt: Attempt, seconds: float, now: float) -> None:
+        """Per token, of answers that have no output tokens per token of the prompt."""
+        if self._by_token:
+            usage = attempt.usage
+            tokens = (usage.completion_tokens or usage.prompt_tokens) if usage else 0
+            seconds /= max(tokens, 1)
+        self.states.took(index, seconds, now)
+
+    def _note_rest(self, index: int, head: ResponseHead | None, now: float) -> None:
+        """Retry-After (RFC 9110 section 10.2.3) of a status after which another target is asked."""
+        if head is None or status_of(head.status) not in self._statuses:
+            return
+        seconds = retry_after(head.header("retry-after"), time.time())
+        if seconds > 0:
+            self.states.rest(index, now + min(seconds, MAX_REST))
+
+
+def _criteria(attempt: Attempt) -> set[str]:
+    """What was wrong with an answer that the client got, in the words of `failover_criteria`."""
+    found: set[str] = set()
+    head, answer = attempt.answered, attempt.answer
+    if head is not None and head.status != OK:
+        found.add(f"http_{status_of(head.status)}")
+    if answer is not None and answer.failure:
+        found.add("error")
+    failed = answer.reading.failed if answer is not None and answer.reading else None
+    if failed is not None and (not failed.status or failed.status >= SERVER_ERROR):
+        found.add("error")
+    return found
+
+
+def retry_after(told: str | None, now: float) -> float:
+    """Seconds from `now` (since 1970) until a provider wants to be asked again; 0 where it does not
+    say."""
+    told = (told or "").strip()
+    if told.isascii() and told.isdigit():
+        return float(told[:9])
+    try:
+        return max(email.utils.parsedate_to_datetime(told).timestamp() - now, 0.0)
+    except ValueError:
+        return 0.0
