@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from kong_ai_proxy.config import metadata
 from kong_ai_proxy.config.errors import ConfigError, Problem, field_problems, rule_problems
 from kong_ai_proxy.config.plugins import AiProxy, AiProxyAdvanced, Target
 from kong_ai_proxy.config.records import Auth, Logging, Model, ModelOptions
@@ -48,6 +49,7 @@ def parse(plugin: str, config: Mapping[str, object]) -> Config:
     Raises ConfigError with all mistakes, KeyError for a plugin that is not in PLUGINS.
     """
     model, whole = _MODELS[plugin], shape(plugin)
+    config, moved = metadata.filled(config, record_shape(ModelOptions))
     problems: list[Problem] = []
     parsed = None
     try:
@@ -57,6 +59,7 @@ def parse(plugin: str, config: Mapping[str, object]) -> Config:
     wrong = {problem.field for problem in problems}
     problems += (found for found in rule_problems(whole, config) if found.field not in wrong)
     if parsed is None or problems:
+        problems = [metadata.renamed(problem, moved) for problem in problems]
         raise ConfigError(plugin, tuple(dict.fromkeys(problems))) from None
     return parsed
 
