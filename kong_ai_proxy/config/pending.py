@@ -29,13 +29,7 @@ class Pending:
         return f"{self.name} is not available in this version of kong-ai-proxy"
 
 
-def _acls(config: Config, _: Target) -> bool:
-    return isinstance(config, AiProxyAdvanced) and bool(config.acls.allow or config.acls.deny)
-
-
 PENDING: tuple[Pending, ...] = (
-    Pending("metadata", "metadata", lambda _, target: bool(target.metadata)),
-    Pending("acls", "acls", _acls, of_target=False),
 )
 
 

@@ -23,12 +23,14 @@ BROUGHT = {
     *(f"model.provider {name}" for name in get_args(Provider)),
     *(f"route_type {name}" for name in get_args(RouteType)),
     *(f"llm_format {name}" for name in get_args(LlmFormat)),
+    "acls",
     "auth.aws_access_key_id",
     "auth.aws_secret_access_key",
     "auth.azure_use_managed_identity",
     "auth.gcp_use_service_account",
     "logging.log_payloads",
     "logging.log_statistics",
+    "metadata",
     *(f"route_type {name} of azure" for name in get_args(RouteType)),
 }
 
@@ -100,14 +102,3 @@ def test_targets_that_never_compete_are_no_balancing(aliases: tuple[str | None, 
 def test_targets_that_may_answer_the_same_request_are(aliases: tuple[str | None, ...]) -> None:
     (message,) = asked_of(aliased(*aliases))
     assert message.startswith("several targets ")
-
-
-def test_one_target_is_not_refused_for_another() -> None:
-    first = target(model={"provider": "openai", "model_alias": "a"})
-    second = target(model={"provider": "xai", "model_alias": "b"}, metadata={"a": "b"})
-    config = parse("ai-proxy-advanced", advanced(first, second, balancer={"max_fails": 3}))
-    of_config = "balancer.max_fails is not available in this version of kong-ai-proxy"
-    of_second = "metadata is not available in this version of kong-ai-proxy"
-    assert pending(config, config.targets[0]) == (of_config,)
-    assert pending(config, config.targets[1]) == (of_second, of_config)
-    assert pending(config) == (of_second, of_config)
