@@ -306,24 +306,24 @@ class Endless(AtRequest):
 @dataclass(frozen=True)
 class _Cut(AtRequest):
     """An answer that stops. `head`: after so many bytes of its head; `body`: after the head and so
-    many bytes of the body; `events`: after so many events of a stream. Without them: before
-    anything."""
+    many bytes of the body; `words`: in a stream after so many events that say something, 0 is
+    after its opening. Without them: before anything."""
 
     of: Answer = Good()
     head: int | None = None
     body: int | None = None
-    events: int | None = None
+    words: int | None = None
 
     @override
     async def answer(self, connection: Connection, asked: Received) -> bool:
-        if part := self._part(*self.of.written(asked)):
+        if part := self._part(asked, *self.of.written(asked)):
             await connection.send(part)
         await self.stop(connection)
         return False
 
-    def _part(self, head: bytes, body: tuple[bytes, ...]) -> bytes:
-        if self.events is not None:
-            return head + b"".join(body[: self.events])
+    def _part(self, asked: Received, head: bytes, body: tuple[bytes, ...]) -> bytes:
+        if self.words is not None:
+            return head + b"".join(body[: len(vendor_of(asked).opening()) + self.words])
         if self.body is not None:
             return head + b"".join(body)[: self.body]
         return head[: self.head or 0]
@@ -412,12 +412,15 @@ class Faulty(Upstream):
         self.heads.clear()
         self.received.clear()
         self.connections = 0
+        before = self._state()
         self._set_script(script)
-        await self._listen()
+        if self._state() is not before:
+            await self._listen()
 
     def _set_script(self, script: tuple[Step, ...]) -> None:
         never = any(isinstance(each, NeverReached) for each in script)
         assert len(script) == 1 or (script and not never), "Refuse and Unanswered stand alone"
+        self.script = script
         self._steps = list(script)
 
     async def _end_scripts(self, failing: bool) -> None:
@@ -430,14 +433,18 @@ class Faulty(Upstream):
 
     # ---- listening
 
+    def _state(self) -> type[Step] | None:
+        """What the port is, where nobody accepts connections."""
+        first = self._steps[0]
+        return type(first) if isinstance(first, NeverReached) else None
+
     async def _listen(self) -> None:
         """As the first step wants it."""
         await self._stop_listening()
-        first = self._steps[0]
         self._listening = contextlib.AsyncExitStack()
-        if isinstance(first, Unanswered):
+        if self._state() is Unanswered:
             await self._listening.enter_async_context(_deaf(self.port))
-        elif not isinstance(first, Refuse):
+        elif self._state() is None:
             server = await asyncio.start_server(
                 self._connected, sock=_listener(self.port), ssl=self._tls, limit=1 << 20
             )
