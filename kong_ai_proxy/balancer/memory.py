@@ -141,11 +141,12 @@ class Memory:
         high = self._integers[_HIGH]
         if high + wanted <= self.records:
             return list(range(high, high + wanted))
-        unused = [r for r in range(high) if r not in taken and not self._is_held(r)]
+        unused = [r for r in range(high) if r not in taken and not self.is_held(r)]
         unused.sort(key=self.turns.__getitem__)
         return [*range(high, self.records), *unused][:wanted]
 
-    def _is_held(self, record: int) -> bool:
+    def is_held(self, record: int) -> bool:
+        """Whether any configuration uses it."""
         return any(own.held[record] for own in self.workers)
 
     def _give(self, record: int, key: int) -> None:

@@ -54,10 +54,13 @@ class Settings(NamedTuple):
     plugins: str | None = None
     """Folder of the plugin classes; None: the packaged ones."""
     relay: RelaySettings = RelaySettings()
+    redis: str | None = None
+    """URL of the server through which nodes share the state of their targets. May have a user and
+    a password in it."""
 
     def to_json(self) -> bytes:
-        """For the stdin of a process of the generation. As a proxy's URL may have a password in
-        it, not for a command line or an environment."""
+        """For the stdin of a process of the generation. As URLs may have a password in them, not
+        for a command line or an environment."""
         return json.dumps({**self._asdict(), "relay": dataclasses.asdict(self.relay)}).encode()
 
     @classmethod

@@ -4,8 +4,9 @@
 
 Each arrow is a socketpair whose end tells either side that the other is gone, SIGKILL included. The
 supervisor runs in its own session. It listens, starts the workers (which inherit the listening
-socket), starts those again that die, and keeps the instances that they share. It ends when the
-launcher is gone, on SIGTERM (both: requests under way are finished first) and on SIGINT (at once).
+socket), starts those again that die, and keeps the instances that they share. It also tells other
+nodes what its workers know of targets. It ends when the launcher is gone, on SIGTERM (both:
+requests under way are finished first) and on SIGINT (at once).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kong_ai_proxy.pluginserver.generation import (
     answers,
     start_process,
 )
+from kong_ai_proxy.pluginserver.sharing import Sharing
 from kong_ai_proxy.pluginserver.store import Shelf, serve_link
 
 KILL_SECONDS = 2.0
@@ -116,7 +118,18 @@ class _Supervisor:
                 _log.error("cannot listen on %s: %s", self._settings.socket, error)
                 return 1
             with contextlib.closing(self._listener):
-                return await self._serve()
+                return await self._serve_sharing()
+
+    async def _serve_sharing(self) -> int:
+        settings = self._settings
+        if settings.redis is None:
+            return await self._serve()
+        sharing = Sharing(self._share.targets.memory, settings.redis, settings.relay.ca_file)
+        sharing.start()
+        try:
+            return await self._serve()
+        finally:
+            await sharing.close()
 
     async def _serve(self) -> int:
         self._publish_if_free()
