@@ -86,7 +86,7 @@ class _Worker:
             relay=Issuer(self._once.secret, self._once.numbers(self._slot), port),
         )
         verifier = Verifier(self._once.secret, self._once)
-        relay = Relay(server.find_plan, verifier, self._settings.relay)
+        relay = Relay(server.find_plan, verifier, self._settings.relay, self._table)
         await relay.start(relay_listener)
         self._once.set_open(self._slot, True)
         serving = asyncio.create_task(server.serve(listener))
