@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from benchmarks.relay import cases, pinned
+from kong_ai_proxy.balancer.states import Table
 from kong_ai_proxy.config import parse
 from kong_ai_proxy.exchange.plan import Plan
 from kong_ai_proxy.relay import ticket
@@ -34,7 +35,7 @@ async def listening(upstream: int, descriptor: int) -> AsyncIterator[int]:
     once = Once(descriptor)
     verifier = ticket.Verifier(once.secret, once)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    relay = Relay(find_plan, verifier, RelaySettings())
+    relay = Relay(find_plan, verifier, RelaySettings(), Table.private())
     await relay.start(listener)
     yield int(listener.getsockname()[1])
     await relay.close()
