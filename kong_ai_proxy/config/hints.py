@@ -1,4 +1,4 @@
-"""What a valid configuration lacks for its route type: every request would be an error.
+"""What is odd about a valid configuration: something is lacking, or has no effect.
 
 Kong's schema has no rules about these, so they are no reason to refuse a configuration; `validate`
 warns of them.
@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kong_ai_proxy.config import Config, Target
+from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
+from kong_ai_proxy.config.plugins import Balancer
+from kong_ai_proxy.formats import openai
 
 _FILES = frozenset({"llm/v1/files", "llm/v1/batches"})
 _VIDEOS = "video/v1/videos/generations"
@@ -82,12 +84,81 @@ _HINTS = (
 )
 
 
-def hints(config: Config) -> Iterator[tuple[int, str, str]]:
-    """Index of the target, field below it and message of all that is lacking. Native formats say
-    themselves where their files are."""
+_CATCHALL = "CATCHALL"
+_DEFAULT_RETRIES = Balancer.model_fields["retries"].default
+_SENT_ALREADY = ("http_", "invalid_header")
+
+
+def hints(config: Config) -> Iterator[tuple[str, str]]:
+    """Field and message of all that is odd."""
+    yield from _lacking(config)
+    if isinstance(config, AiProxyAdvanced):
+        yield from _of_one_target(config)
+        yield from _of_failover(config)
+        yield from _of_descriptions(config)
+        yield from _of_identity(config)
+
+
+def _lacking(config: Config) -> Iterator[tuple[str, str]]:
+    """Every request would be an error. Native formats say themselves where their files are."""
     if config.llm_format != "openai":
         return
     for index, target in enumerate(config.targets):
+        base = f"config.targets[{index}]" if isinstance(config, AiProxyAdvanced) else "config"
         for hint in _HINTS:
             if hint.lacks(target):
-                yield index, hint.field, hint.message
+                yield f"{base}.{hint.field}", hint.message
+
+
+def _of_one_target(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    """Kong writes its defaults into what it gives out, so a default is no sign of an intention."""
+    if len(config.targets) > 1:
+        return
+    if config.balancer.retries not in (0, _DEFAULT_RETRIES):
+        message = "no effect with one target: a request is sent to each target at most once"
+        yield "config.balancer.retries", message
+    if config.balancer.max_fails:
+        message = (
+            "with one target all targets are out when it is: requests will get a 500 for "
+            f"{config.balancer.fail_timeout} ms (fail_timeout)"
+        )
+        yield "config.balancer.max_fails", message
+
+
+def _of_failover(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    criteria = config.balancer.failover_criteria
+    answered = [each for each in criteria if each.startswith(_SENT_ALREADY)]
+    posted = all(map(_is_posted, config.targets))
+    if answered and posted and len(config.targets) > 1 and "non_idempotent" not in criteria:
+        message = (
+            f"no effect of {', '.join(answered)}: a POST that a target has had is sent to another "
+            "one only with non_idempotent"
+        )
+        yield "config.balancer.failover_criteria", message
+
+
+def _is_posted(target: Target) -> bool:
+    """Whether all requests of its route type are POSTs."""
+    operation = openai.OPERATIONS[target.route_type]
+    return not (operation.collections or operation.websocket or operation.any_body)
+
+
+def _of_descriptions(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    is_semantic = config.balancer.algorithm == "semantic"
+    if is_semantic and all(target.description == _CATCHALL for target in config.targets):
+        message = f"every target is {_CATCHALL}, so no prompt is compared with anything"
+        yield "config.targets[0].description", message
+
+
+def _of_identity(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    """Kong's authentication plugins set these headers; where none runs a client may."""
+    for kind, rules in (("allow", config.acls.allow), ("deny", config.acls.deny)):
+        for number, rule in enumerate(rules):
+            for place, match in enumerate(rule.match):
+                name = (match.key or "").lower() if match.type == "header" else ""
+                if name.startswith(("x-consumer-", "x-credential-")):
+                    message = (
+                        "a client can send this header itself where no authentication plugin runs: "
+                        "use type consumer or consumer_group"
+                    )
+                    yield f"config.acls.{kind}[{number}].match[{place}].key", message

@@ -159,8 +159,8 @@ def _remarks(plugin: str, config: Any) -> Iterator[tuple[str, str, bool]]:
         return
     for field, message in _not_available(parsed):
         yield field, message, False
-    for index, field, message in hints(parsed):
-        yield f"{_base(parsed, index)}.{field}", message, True
+    for field, message in hints(parsed):
+        yield field, message, True
 
 
 def _not_available(config: Config) -> Iterator[tuple[str, str]]:

@@ -126,19 +126,36 @@ def test_ai_proxy_advanced_is_checked_too(validate: Validate) -> None:
     ]
 
 
-def test_what_is_not_available_yet_is_an_error_by_name(validate: Validate) -> None:
-    plugin = (
-        "- name: ai-proxy-advanced\n"
-        "  config:\n"
-        "    targets:\n"
-        "    - route_type: llm/v1/chat\n"
-        "      model: {provider: openai}\n"
-        "      metadata: {a: b}\n"
-    )
+CHAT_TARGET = "    targets:\n    - route_type: llm/v1/chat\n      model: {provider: openai}\n"
+
+
+def test_what_is_refused_for_good_is_an_error_with_its_reason(validate: Validate) -> None:
+    balancer = "algorithm: lowest-usage, tokens_count_strategy: llm-accuracy"
+    plugin = f"- name: ai-proxy-advanced\n  config:\n    balancer: {{{balancer}}}\n{CHAT_TARGET}"
+    (line,) = validate.errors(service(plugin))
+    assert line.startswith("a.yml:14: config.balancer.tokens_count_strategy: llm-accuracy needs ")
+
+
+def test_a_wrong_entry_of_metadata_is_named_in_its_line(validate: Validate) -> None:
+    plugin = f"- name: ai-proxy-advanced\n  config:\n{CHAT_TARGET}      metadata: {{top_k: x}}\n"
     assert validate.errors(service(plugin)) == [
-        "a.yml:17: config.targets[0].metadata: "
-        "metadata is not available in this version of kong-ai-proxy"
+        "a.yml:17: config.targets[0].metadata.top_k: expected an integer"
     ]
+
+
+def test_a_rule_that_cannot_hold_is_named_in_its_line(validate: Validate) -> None:
+    acls = "acls: {deny: [{match: [{type: ip, values: [10.0.0.1,\n      office]}]}]}"
+    plugin = f"- name: ai-proxy-advanced\n  config:\n    {acls}\n{CHAT_TARGET}"
+    (line,) = validate.errors(service(plugin))
+    assert line.startswith("a.yml:15: config.acls.deny[0].match[0].values[1]: expected an IP")
+
+
+def test_a_setting_of_the_balancer_without_effect_is_a_warning(validate: Validate) -> None:
+    plugin = f"- name: ai-proxy-advanced\n  config:\n    balancer: {{retries: 2}}\n{CHAT_TARGET}"
+    assert any(
+        line.startswith("a.yml:14: warning: config.balancer.retries: no effect with one target")
+        for line in validate(service(plugin))
+    )
 
 
 HOSTS = [
