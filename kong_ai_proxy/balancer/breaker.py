@@ -25,19 +25,21 @@ class Breaker:
         self._max_fails = max_fails
         self._fail_timeout = fail_timeout
         self._seen = -1
-        self._troubled = False
+        self._doubtful: frozenset[int] = frozenset()
 
     @property
-    def troubled(self) -> bool:
-        """Whether any target is not available or rests. A rest that is over counts until
+    def doubtful(self) -> frozenset[int]:
+        """The targets whose breaker is open or that rest. A rest that is over counts until
         `is_resting` was asked."""
         memory = self._memory
         if memory.changes != self._seen:
             self._seen = memory.changes
-            self._troubled = any(
-                self._is_open(record) or memory.rest_until[record] for record in self._records
+            self._doubtful = frozenset(
+                index
+                for index, record in enumerate(self._records)
+                if self._is_open(record) or memory.rest_until[record]
             )
-        return self._troubled
+        return self._doubtful
 
     def is_available(self, index: int, now: float) -> bool:
         """Whether the breaker is closed or may be probed."""

@@ -26,7 +26,10 @@ Strategy = Literal["total-tokens", "prompt-tokens", "completion-tokens", "cost"]
 """Usage that can be compared."""
 
 SNAPSHOT_SECONDS: Final = 0.01
-"""How old what the other workers do may be."""
+"""How old what the other workers have under way may be."""
+
+USAGE_SECONDS: Final = 0.25
+"""How old what others used may be, which is little against all that was ever used."""
 
 LATENCY_DECAY_SECONDS: Final = 10.0
 """How long ago a sample is that a new one outweighs by 63 %."""
@@ -100,15 +103,17 @@ class States:
         self._breaker = Breaker(memory, records, balancer.max_fails, balancer.fail_timeout / 1000)
         self._latency = memory.latency
         self._latency_at = memory.latency_at
-        self._in_flight = _Sums(records, [worker.in_flight for worker in memory.workers])
+        self._in_flight = _Sums(
+            records, [worker.in_flight for worker in memory.workers], SNAPSHOT_SECONDS
+        )
         everybody: list[Usage] = [memory.base, *(worker.usage for worker in memory.workers)]
         prompt, completion = [u.prompt for u in everybody], [u.completion for u in everybody]
-        self._requests = _Sums(records, [u.requests for u in everybody])
+        self._requests = _Sums(records, [u.requests for u in everybody], USAGE_SECONDS)
         self._usage: dict[Strategy, _Sums] = {
-            "total-tokens": _Sums(records, [*prompt, *completion]),
-            "prompt-tokens": _Sums(records, prompt),
-            "completion-tokens": _Sums(records, completion),
-            "cost": _Sums(records, [u.cost for u in everybody]),
+            "total-tokens": _Sums(records, [*prompt, *completion], USAGE_SECONDS),
+            "prompt-tokens": _Sums(records, prompt, USAGE_SECONDS),
+            "completion-tokens": _Sums(records, completion, USAGE_SECONDS),
+            "cost": _Sums(records, [u.cost for u in everybody], USAGE_SECONDS),
         }
 
     def begin(self, index: int) -> None:
@@ -159,7 +164,12 @@ class States:
     @property
     def troubled(self) -> bool:
         """False: every target is available and none rests."""
-        return self._breaker.troubled
+        return bool(self._breaker.doubtful)
+
+    @property
+    def doubtful(self) -> frozenset[int]:
+        """The targets whose breaker is open or that rest; all others may be asked."""
+        return self._breaker.doubtful
 
     def is_available(self, index: int, now: float) -> bool:
         """Whether the target's breaker is closed or may be probed."""
@@ -194,15 +204,18 @@ class States:
 class _Sums:
     """Sums over columns, record by record, of which the part of this worker is always current."""
 
-    def __init__(self, records: list[int], columns: Sequence[Integers | Numbers]) -> None:
+    def __init__(
+        self, records: list[int], columns: Sequence[Integers | Numbers], seconds: float
+    ) -> None:
         self._read = _reader(records)
         self._columns = columns
+        self._seconds = seconds
         self._taken = -math.inf
         self.values: list[float] = [0] * len(records)
 
     def at(self, now: float) -> list[float]:
-        """The sums, at most SNAPSHOT_SECONDS old."""
-        if not 0 <= now - self._taken < SNAPSHOT_SECONDS:
+        """The sums, as of at most `seconds` ago."""
+        if not 0 <= now - self._taken < self._seconds:
             self._taken = now
             self.values = list(map(sum, zip(*map(self._read, self._columns), strict=True)))
         return self.values

@@ -37,6 +37,7 @@ def test_it_opens_with_as_many_failures_as_configured() -> None:
     assert target.is_available(0, NOW)
     failed(target, 1)
     assert target.troubled
+    assert target.doubtful == {0}
     assert not target.is_available(0, NOW)
     assert not target.claim(0, NOW)
 
@@ -155,6 +156,7 @@ def test_a_target_rests_until_its_time() -> None:
     target = states()
     target.rest(0, NOW + 5)
     assert target.troubled
+    assert target.doubtful == {0}
     assert target.is_resting(0, NOW + 4.9)
     assert not target.is_resting(1, NOW)
     assert not target.is_resting(0, NOW + 5)

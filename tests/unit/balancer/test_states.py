@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kong_ai_proxy.balancer import identity
 from kong_ai_proxy.balancer.memory import size
-from kong_ai_proxy.balancer.states import SNAPSHOT_SECONDS, States, Strategy, Table
+from kong_ai_proxy.balancer.states import SNAPSHOT_SECONDS, USAGE_SECONDS, States, Strategy, Table
 from tests.unit.balancer.tables import advanced, memory, tables, target
 
 TWO = advanced(target("a"), target("b"))
@@ -60,6 +60,14 @@ def test_usage_is_that_of_all_workers() -> None:
     for strategy, expected in usage.items():
         assert list(mine.usage(strategy, 1.0)) == expected
     assert list(mine.requests(1.0)) == [2, 1]
+
+
+def test_the_usage_of_others_is_looked_at_now_and_then() -> None:
+    mine, other = (table.states("p", TWO) for table in tables(2))
+    assert mine.usage("cost", 1.0)[0] == mine.requests(1.0)[0] == 0
+    other.used(0, 1, 1, 0.5)
+    assert mine.usage("cost", 1.0 + USAGE_SECONDS)[0] == 0.5
+    assert mine.requests(1.0 + USAGE_SECONDS)[0] == 1
 
 
 def test_own_usage_counts_at_once() -> None:
@@ -145,6 +153,16 @@ def test_who_is_asked_what_and_as_whom_makes_another_target(other: dict[str, obj
     assert not {*identity.keys("p", advanced(target("a")).targets)} & {
         *identity.keys("p", advanced(other).targets)
     }
+
+
+def test_a_price_or_a_default_makes_no_other_target() -> None:
+    model = {"provider": "openai", "name": "a"}
+    costly = {"input_cost": 1.0, "output_cost": 2.0, "azure_api_version": "2023-05-15"}
+    same = advanced(
+        target("a", model={**model, "options": costly}, logging={"log_statistics": True})
+    )
+    assert identity.keys("p", same.targets) == identity.keys("p", advanced(target("a")).targets)
+    assert identity.identities(same.targets) == identity.identities(advanced(target("a")).targets)
 
 
 def test_another_plugin_has_other_state() -> None:
