@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from kong_ai_proxy.formats.json_object import JsonObject
 from tests.golden import fixture
 from tests.golden.fixture import Golden
 
@@ -17,7 +18,9 @@ def same_json(found: object, expected: object) -> None:
 
 def request(golden: Golden) -> None:
     """What the provider gets is what the fixture says."""
-    _, upstream = golden.attempt()
+    attempt, upstream = golden.attempt()
+    if isinstance(attempt._content, JsonObject):  # from which another target's attempt starts
+        assert attempt._content.value == golden.request["body"]
     assert upstream.method == golden.upstream.get("method", "POST")
     assert fixture.url(upstream) == golden.upstream["url"]
     for name, value in golden.upstream.get("headers", {}).items():
