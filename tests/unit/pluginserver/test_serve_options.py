@@ -34,7 +34,9 @@ def short() -> Iterator[Path]:
 
 def test_settings_survive_the_way_to_the_processes() -> None:
     relay = RelaySettings("/ca.pem", "http://u:p@proxy:1", "a,b")
-    settings = Settings("/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", 2.0, "/plugins", relay)
+    settings = Settings(
+        "/run/ü socket", 3, "msgpack", 1.5, 9.0, "debug", 2.0, "/plugins", relay, "redis://:p@host"
+    )
     assert Settings.from_json(settings.to_json()) == settings
 
 
@@ -162,7 +164,7 @@ def test_help_names_every_option(capfd: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 0
     said = capfd.readouterr().out
     options = ("socket", "workers", "protocol", "drain", "event-time-limit", "log-level")
-    for option in (*options, "ca-file", "https-proxy", "no-proxy"):
+    for option in (*options, "ca-file", "https-proxy", "no-proxy", "redis"):
         assert f"--{option} " in said
 
 
@@ -238,3 +240,57 @@ def test_help_does_not_show_what_the_variables_hold(
     with pytest.raises(SystemExit):
         serve.main(["--help"])
     assert "hunter2" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1",
+        "redis://127.0.0.1:6380/2",
+        "rediss://user:p%40ss@redis.example:6379",
+        "redis://:secret@[::1]:6379/",
+    ],
+)
+def test_a_redis_url_is_taken_from_the_command_line_or_the_environment(
+    url: str, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert serve._settings(["--socket", str(short / "s"), "--redis", url]).redis == url
+    monkeypatch.setenv("KONG_AI_PROXY_REDIS", f" {url} ")
+    assert serve._settings(["--socket", str(short / "s")]).redis == url
+
+
+def test_the_scheme_of_a_redis_url_may_be_in_capitals(short: Path) -> None:
+    settings = serve._settings(["--socket", str(short / "s"), "--redis", "REDISS://host"])
+    assert settings.redis == "rediss://host"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://:gehe1m@host", "another scheme"),
+        ("host:6379", "another scheme"),
+        ("redis://:gehe1m@", "no host"),
+        ("redis://:gehe1m@host:port", "host or port cannot be read"),
+        ("redis://:gehe1m@host:70000", "host or port cannot be read"),
+        ("redis://:gehe1m wort@host", "characters that need a percent"),
+        ("redis://:gehe1m@host/name", "something else than a database's number"),
+        ("redis://:gehe1m@host/0?ssl_cert_reqs=none", "something else than a database's number"),
+        ("redis://:gehe1m#wort@host", "expected redis://[USER:PASSWORD@]HOST"),
+        ("", "another scheme"),
+    ],
+)
+def test_a_wrong_redis_url_is_refused_without_its_password(
+    url: str, expected: str, short: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capfd, "--socket", str(short / "s"), f"--redis={url}")
+    assert "argument --redis: expected redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]" in said
+    assert expected in said
+    assert "gehe1m" not in said
+
+
+def test_redis_without_its_package_names_the_extra(
+    short: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    said = refusal(capfd, "--socket", str(short / "s"), "--redis=redis://host")
+    assert "pip install 'kong-ai-proxy[redis]'" in said
