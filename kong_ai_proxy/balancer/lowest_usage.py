@@ -60,6 +60,7 @@ class LowestUsage(Choice):
         self._ties = ties
         self._forgiven: list[float] = []
         """For each target of the configuration what it is counted to have used and has not."""
+        self._forgives = False
         self._level: float | None = None
         self._means: list[float] = []
         self._mean = 0.0
@@ -77,6 +78,7 @@ class LowestUsage(Choice):
         floor = self._level - CATCH_UP * self._mean
         if used < floor:
             self._forgiven = list(map(max, self._forgiven, map(sub, repeat(floor), usage)))
+            self._forgives = True
             chosen, used = self._least(usage, pool, key, now)
         if used > self._level:
             self._level = used
@@ -87,7 +89,9 @@ class LowestUsage(Choice):
     ) -> tuple[int, float]:
         """The target to ask, and what it has used, the forgiven included."""
         of = self._members.of
-        used = list(map(add, of(usage, pool), of(self._forgiven, pool)))
+        used = of(usage, pool)
+        if self._forgives:
+            used = list(map(add, used, of(self._forgiven, pool)))
         coming = map(mul, of(self._states.in_flight(now), pool), of(self._means, pool))
         loads = list(map(add, used, coming))
         low = min(loads)

@@ -22,6 +22,8 @@ class Choice(Protocol):
 class Members:
     """Some targets of a configuration by their indexes, at least two, in rising order."""
 
+    __slots__ = ("_gather", "indices")
+
     def __init__(self, indices: tuple[int, ...]) -> None:
         self.indices = indices
         self._gather: Callable[[Sequence[float]], tuple[float, ...]] = itemgetter(*indices)
@@ -29,7 +31,7 @@ class Members:
     def of(self, values: Sequence[float], pool: Sequence[int]) -> Sequence[float]:
         """The entries of `values` (one for each target of the configuration) that are `pool`'s."""
         if pool is self.indices:
-            return self._gather(values)
+            return values if len(values) == len(pool) else self._gather(values)
         return [values[index] for index in pool]
 
 

@@ -12,8 +12,9 @@ https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
-from operator import add
+from itertools import repeat
+from math import gcd, inf
+from operator import add, mul
 
 from typing_extensions import override
 
@@ -23,37 +24,42 @@ from kong_ai_proxy.balancer.members import Choice
 class RoundRobin(Choice):
     """Turns of one group of targets.
 
-    A turn among some of them moves only their credits, the sum of which stays the same: a target
-    that was left out comes back with the credit it had, and has nothing to catch up.
+    A turn among some of them moves only their credits: a target that was left out comes back with
+    the credit it had, and has nothing to catch up. Who is chosen pays the same in every turn, and
+    the raise makes up for it, in proportion to the weights: so turns among all and turns among some
+    may alternate, and shares are still those of the weights.
     """
 
     def __init__(self, indices: tuple[int, ...], weights: Sequence[int]) -> None:
         """`weights`: of every target of the configuration."""
         divisor = gcd(*(weights[index] for index in indices))
         self._indices = indices
-        self._weights = {index: weights[index] // divisor for index in indices}
-        self._in_order = list(self._weights.values())
-        self._sum = sum(self._in_order)
-        self._credits = [0] * len(indices)
+        self._everybody = frozenset(indices)
+        self._places = {index: place for place, index in enumerate(indices)}
+        self._weights = [weights[index] // divisor for index in indices]
+        self._sum = sum(self._weights)
+        self._credits: list[float] = [0] * len(indices)
 
     @override
     def pick(self, pool: Sequence[int], key: str, now: float) -> int:
         """`key` and `now` make no difference."""
         if pool is not self._indices:
             return self._among(pool)
-        credits_ = self._credits = list(map(add, self._credits, self._in_order))
-        position = credits_.index(max(credits_))
-        credits_[position] -= self._sum
-        return self._indices[position]
+        credits_ = self._credits = list(map(add, self._credits, self._weights))
+        place = credits_.index(max(credits_))
+        credits_[place] -= self._sum
+        return self._indices[place]
 
     def _among(self, pool: Sequence[int]) -> int:
-        chosen, paid, taking, credits_ = -1, 0, set(pool), self._credits
-        for position, index in enumerate(self._indices):
-            if index in taking:
-                weight = self._weights[index]
-                credits_[position] += weight
-                paid += weight
-                if chosen < 0 or credits_[position] > credits_[chosen]:
-                    chosen = position
-        credits_[chosen] -= paid
-        return self._indices[chosen]
+        left_out = [self._places[index] for index in self._everybody.difference(pool)]
+        weights = self._weights.copy()
+        for place in left_out:
+            weights[place] = 0
+        raise_ = self._sum / sum(weights)
+        credits_ = self._credits = list(map(add, self._credits, map(mul, weights, repeat(raise_))))
+        eligible = credits_.copy()
+        for place in left_out:
+            eligible[place] = -inf
+        place = eligible.index(max(eligible))
+        credits_[place] -= self._sum
+        return self._indices[place]

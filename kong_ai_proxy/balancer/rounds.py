@@ -40,8 +40,8 @@ class Health(Protocol):
     """What is known against targets."""
 
     @property
-    def troubled(self) -> bool:
-        """False: every target may be asked, and none rests."""
+    def doubtful(self) -> frozenset[int]:
+        """The targets whose breaker is open or that rest, and maybe some that just did."""
         ...
 
     def is_available(self, index: int, now: float) -> bool:
@@ -173,9 +173,9 @@ class Round:
         Where something is known against a target, this takes the probe of its breaker: whoever
         asks for a target asks it.
         """
-        troubled = self._states.troubled
-        if troubled:
-            index = self._among_the_well(now)
+        doubtful = self._states.doubtful
+        if doubtful:
+            index = self._among_the_well(doubtful, now)
             if index is None:
                 index = self._among_all(now)
         else:
@@ -191,31 +191,25 @@ class Round:
                 return group.pick(pool, self._key, now)
         return None
 
-    def _among_the_well(self, now: float) -> int | None:
-        states = self._states
+    def _among_the_well(self, doubtful: frozenset[int], now: float) -> int | None:
+        available, resting = self._states.is_available, self._states.is_resting
         for group in self._groups:
             pool = self._untried(group)
-            if not pool:
-                continue
-            # Most are well: the others are looked at only when the one chosen is not.
-            first = group.pick(pool, self._key, now)
-            if not states.is_resting(first, now) and states.claim(first, now):
-                return first
-            pool = [
-                index
-                for index in pool
-                if index != first
-                and states.is_available(index, now)
-                and not states.is_resting(index, now)
-            ]
+            if not doubtful.isdisjoint(pool):
+                pool = [
+                    index
+                    for index in pool
+                    if index not in doubtful or (available(index, now) and not resting(index, now))
+                ]
             index = self._claimed(group, pool, now)
             if index is not None:
                 return index
         return None
 
     def _among_all(self, now: float) -> int | None:
+        available = self._states.is_available
         for group in self._groups:
-            pool = [i for i in self._untried(group) if self._states.is_available(i, now)]
+            pool = [index for index in self._untried(group) if available(index, now)]
             index = self._claimed(group, pool, now)
             if index is not None:
                 return index
