@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from kong_ai_proxy.config import PLUGINS, AiProxyAdvanced, Config, ConfigError, parse
+from kong_ai_proxy.config import PLUGINS, ConfigError, parse
 from kong_ai_proxy.config.deck import Deck, DeckError, DeckPath, read
 from kong_ai_proxy.config.hints import hints
-from kong_ai_proxy.config.pending import asked
 
 READ_TIMEOUT = 600_000
 """Shortest read_timeout of a Service, in ms: models may think for minutes."""
@@ -157,21 +156,8 @@ def _remarks(plugin: str, config: Any) -> Iterator[tuple[str, str, bool]]:
     except ConfigError as error:
         yield from ((problem.field, problem.message, False) for problem in error.problems)
         return
-    for field, message in _not_available(parsed):
-        yield field, message, False
     for field, message in hints(parsed):
         yield field, message, True
-
-
-def _not_available(config: Config) -> Iterator[tuple[str, str]]:
-    for index, entry in asked(config, config.targets):
-        base = _base(config, index) if entry.of_target else "config"
-        yield f"{base}.{entry.field}", entry.message
-
-
-def _base(config: Config, index: int) -> str:
-    """Where the target of this index stands."""
-    return f"config.targets[{index}]" if isinstance(config, AiProxyAdvanced) else "config"
 
 
 def _path(field: str) -> DeckPath:

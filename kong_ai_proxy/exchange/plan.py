@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates, share_requests
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
-from kong_ai_proxy.config.pending import pending
 from kong_ai_proxy.exchange import acls, asking, client_errors, cloud, head, led_back, privacy
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.asking import Asked
@@ -19,7 +18,6 @@ from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
     CONTENT_TOO_LARGE,
     METHOD_NOT_ALLOWED,
-    SERVER_ERROR,
     UNSUPPORTED_MEDIA_TYPE,
     UPGRADE_REQUIRED,
     Refused,
@@ -65,7 +63,6 @@ class Plan:
         self.plugin_id = plugin_id
         self._environ = environ
         self._is_native = config.llm_format != "openai"
-        self._pending = pending(config)
         self._rules = Rules(config.response_streaming, config.model_name_header)
         self._templates = {id(target): ModelTemplate(target.model) for target in config.targets}
         route_types: set[str] = {target.route_type for target in config.targets}
@@ -169,9 +166,7 @@ class Plan:
         return client_errors.refusal(self.config.llm_format, refused)
 
     def check_available(self) -> None:
-        """Raise Refused (500) for a configuration that this version cannot serve."""
-        if self._pending:
-            raise Refused(SERVER_ERROR, "; ".join(self._pending))
+        """Raise Refused (500) for a configuration that cannot be served with what is installed."""
         for target in self.config.targets:
             if not self._templates[id(target)].sources:
                 cloud.check_extra(target.model, target.auth, self._environ)

@@ -62,7 +62,7 @@ DEFAULT_TIMEOUTS = Timeouts(connect=60.0, write=60.0, read=3600.0)
 LEFT = "the client left"
 
 ERROR_SECONDS = 1.0
-"""Between two pieces of an error's text, where another target can be asked instead."""
+"""For all of an error's text, where another target can be asked instead."""
 
 
 class _Failed(NamedTuple):
@@ -406,9 +406,10 @@ class Driver:
 
     async def _pass_on(self, attempt: Attempt, call: Call) -> None:
         await self._do(attempt.feed(Head(call.head)))
+        until = self._loop.time() + ERROR_SECONDS
         while not self._down.ended:
             try:
-                chunk = await (_error_text(call) if attempt.is_failing else call.read())
+                chunk = await (_error_text(call, until) if attempt.is_failing else call.read())
             except UpstreamLost as lost:
                 await self._do(attempt.feed(lost.lost))
                 continue
@@ -650,10 +651,10 @@ class Driver:
         return report.outcome(self._plan, self._claims, self._client, attempt, tried, ending)
 
 
-async def _error_text(call: Call) -> bytes:
+async def _error_text(call: Call, until: float) -> bytes:
     """The next of an error that another target's answer may make worthless. Raises UpstreamLost."""
     try:
-        async with asyncio.timeout(ERROR_SECONDS):
+        async with asyncio.timeout_at(until):
             return await call.read()
     except TimeoutError:
         raise UpstreamLost(Lost("timeout", "an error's text does not end")) from None

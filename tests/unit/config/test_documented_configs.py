@@ -14,7 +14,6 @@ import yaml
 from kong_ai_proxy import config
 from kong_ai_proxy.auth.identity import AwsIdentity, BearerToken, Credential, Identity
 from kong_ai_proxy.auth.sigv4 import AwsCredentials
-from kong_ai_proxy.config.pending import pending
 from kong_ai_proxy.exchange.messages import ClientRequest, Env
 from kong_ai_proxy.exchange.plan import Plan
 from tests.unit.config.samples import FIXTURES, fill_in, problems
@@ -171,11 +170,6 @@ def credential(identity: Identity | None) -> Credential | None:
     return None if identity is None else BearerToken("token")
 
 
-@pytest.mark.parametrize("id_", [id_ for id_, each in TEXT.items() if not pending(each.config)])
+@pytest.mark.parametrize("id_", TEXT)
 def test_a_request_goes_where_kongs_pages_say(id_: str) -> None:
     assert url(TEXT[id_]) == upstream(id_)
-
-
-def test_nothing_but_the_advanced_plugins_own_is_left_out() -> None:
-    left_out = {each.plugin for each in TEXT.values() if pending(each.config)}
-    assert left_out <= {"ai-proxy-advanced"}

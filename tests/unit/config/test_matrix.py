@@ -10,7 +10,7 @@ from kong_ai_proxy.config import ConfigError, parse
 from kong_ai_proxy.config.matrix import SUPPORTED
 from kong_ai_proxy.config.records import Provider, RouteType
 from tests.unit.config.samples import target
-from tests.unit.config.test_pending import OPTIONS
+from tests.unit.config.test_choices import OPTIONS
 
 
 def of(provider: str, route_type: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kong_ai_proxy.exchange.plan import Plan
 from kong_ai_proxy.formats import openai
 from tests.integration.known_text_vendors import VENDORS
 from tests.providers import ToolCall, Turn, Usage
-from tests.unit.config.test_pending import OPTIONS
+from tests.unit.config.test_choices import OPTIONS
 from tests.unit.exchange.known_text_exchange import Exchange, Json, at
 from tests.unit.exchange.test_capabilities import of_type
 

@@ -1,4 +1,4 @@
-"""What this version does not bring: each entry is asked for by a real configuration."""
+"""Every choice that a configuration has is served, but for what is refused for good."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from kong_ai_proxy.config import parse
-from kong_ai_proxy.config.pending import PENDING, pending
+from kong_ai_proxy.config import ConfigError, parse
 from kong_ai_proxy.config.records import LlmFormat, Provider, RouteType
+from kong_ai_proxy.config.rules import REFUSED
+from kong_ai_proxy.exchange.plan import Plan
 from tests.unit.config.samples import advanced, target
 
 URL = "https://models.example/v1"
@@ -18,20 +19,6 @@ OPTIONS = {
     "llama2": {"llama2_format": "openai", "upstream_url": URL},
     "mistral": {"mistral_format": "openai"},
     "vllm": {"upstream_url": URL},
-}
-BROUGHT = {
-    *(f"model.provider {name}" for name in get_args(Provider)),
-    *(f"route_type {name}" for name in get_args(RouteType)),
-    *(f"llm_format {name}" for name in get_args(LlmFormat)),
-    "acls",
-    "auth.aws_access_key_id",
-    "auth.aws_secret_access_key",
-    "auth.azure_use_managed_identity",
-    "auth.gcp_use_service_account",
-    "logging.log_payloads",
-    "logging.log_statistics",
-    "metadata",
-    *(f"route_type {name} of azure" for name in get_args(RouteType)),
 }
 
 
@@ -74,31 +61,18 @@ ASKING: dict[str, dict[str, Any]] = {
 }
 
 
-def asked_of(config: dict[str, Any]) -> tuple[str, ...]:
-    return pending(parse("ai-proxy-advanced" if "targets" in config else "ai-proxy", config))
+@pytest.mark.parametrize("name", sorted(ASKING))
+def test_every_choice_is_served(name: str) -> None:
+    config = ASKING[name]
+    Plan(
+        parse("ai-proxy-advanced" if "targets" in config else "ai-proxy", config)
+    ).check_available()
 
 
-def test_every_choice_is_brought_or_pending() -> None:
-    assert {entry.name for entry in PENDING} == set(ASKING) - BROUGHT
-
-
-@pytest.mark.parametrize("entry", PENDING, ids=lambda entry: entry.name)
-def test_an_entry_is_asked_for_by_its_configuration_alone(entry: Any) -> None:
-    assert asked_of(ASKING[entry.name]) == (entry.message,)
-    assert entry.message.endswith(" is not available in this version of kong-ai-proxy")
-
-
-@pytest.mark.parametrize("name", sorted(BROUGHT))
-def test_what_is_brought_is_not_pending(name: str) -> None:
-    assert asked_of(ASKING[name]) == ()
-
-
-@pytest.mark.parametrize("aliases", [(None,), ("fast",), ("fast", "powerful")])
-def test_targets_that_never_compete_are_no_balancing(aliases: tuple[str | None, ...]) -> None:
-    assert asked_of(aliased(*aliases)) == ()
-
-
-@pytest.mark.parametrize("aliases", [(None, None), ("fast", None), ("a", "b", "a")])
-def test_targets_that_may_answer_the_same_request_are(aliases: tuple[str | None, ...]) -> None:
-    (message,) = asked_of(aliased(*aliases))
-    assert message.startswith("several targets ")
+def test_what_is_refused_for_good_says_why() -> None:
+    config = advanced(
+        balancer={"algorithm": "lowest-usage", "tokens_count_strategy": "llm-accuracy"}
+    )
+    with pytest.raises(ConfigError, match="needs the Enterprise plugin ai-llm-as-judge"):
+        parse("ai-proxy-advanced", config)
+    assert list(REFUSED) == ["balancer.tokens_count_strategy llm-accuracy"]
