@@ -16,6 +16,7 @@ URL = "https://models.example/v1"
 OPTIONS = {
     "anthropic": {"anthropic_version": "2023-06-01"},
     "azure": {"azure_instance": "i", "azure_deployment_id": "d"},
+    "bedrock": {"bedrock": {"aws_region": "us-east-1"}},
     "llama2": {"llama2_format": "openai", "upstream_url": URL},
     "mistral": {"mistral_format": "openai"},
     "vllm": {"upstream_url": URL},
