@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import weakref
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,7 @@ from kong_ai_proxy.relay.downstream import SERVER
 from kong_ai_proxy.relay.driver import Driver
 from kong_ai_proxy.relay.guards import Guards
 from kong_ai_proxy.relay.incoming import MAX_HEADERS, client_request
+from kong_ai_proxy.relay.semantic import Semantic, semantic
 from kong_ai_proxy.relay.settings import RelaySettings
 from kong_ai_proxy.relay.ticket import HEADER, Claims, TicketError, Verifier
 from kong_ai_proxy.relay.upstream import Upstream
@@ -105,6 +107,7 @@ class Relay:
         self._guards = Guards(
             settings.first_token_timeout, settings.min_stream_rate, settings.time_budget
         )
+        self._semantics: set[Semantic] = set()
         self._balancings: weakref.WeakKeyDictionary[Plan, Balancing] = weakref.WeakKeyDictionary()
 
     async def start(self, sock: socket.socket) -> None:
@@ -138,6 +141,8 @@ class Relay:
     async def close(self) -> None:
         """End what is left."""
         await self._server.shutdown(timeout=0.1)
+        await asyncio.gather(*(each.close() for each in self._semantics))
+        self._semantics.clear()
         await self._upstream.close()
         await self._tokens.close()
 
@@ -186,9 +191,25 @@ class Relay:
             found = self._balancings[plan] = Balancing(
                 config,
                 self._table.states(plan.plugin_id or "", config),
+                self._semantic(plan, config),
                 by_opening=self._settings.prompt_affinity,
             )
         return found
+
+    def _semantic(self, plan: Plan, config: AiProxyAdvanced) -> Semantic | None:
+        """Who finds the targets that a prompt is for, where that decides. Closed with the plan."""
+        if config.balancer.algorithm != "semantic":
+            return None
+        ca_file = self._settings.ca_file
+        made = semantic(config, self._upstream, self._tokens, os.environ, ca_file)
+        self._semantics.add(made)
+        weakref.finalize(plan, self._drop, made).atexit = False
+        return made
+
+    def _drop(self, made: Semantic) -> None:
+        if made in self._semantics:
+            self._semantics.discard(made)
+            self._upstream.later(made.close())
 
     def _claims(self, request: web.BaseRequest) -> Claims:
         try:
