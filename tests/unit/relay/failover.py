@@ -1,5 +1,5 @@
 """The table of faults with the criterion that each of them is, and pairs of targets to try it on:
-one that has the fault, and one that answers well."""
+one that has the fault, and one that answers well; and targets asked one after the other."""
 
 from __future__ import annotations
 
@@ -250,6 +250,66 @@ class _Lines(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         self._into.append(json.loads(record.getMessage()))
+
+
+# ---- targets one after the other
+
+
+ALL = [*CRITERIA, "non_idempotent"]
+NAME = "the-model"
+LONG_MS = 20_000
+"""A timeout that is never over, in milliseconds."""
+
+
+@contextlib.asynccontextmanager
+async def targets(
+    *places: Faulty,
+    providers: Sequence[str] = (),
+    settings: RelaySettings | None = None,
+    criteria: Sequence[str] = ALL,
+    common: dict[str, Any] | None = None,
+    logging: dict[str, bool] = LOGGED,
+    balancer: dict[str, Any] | None = None,
+    **more: Any,
+) -> AsyncIterator[RunningRelay]:
+    """A relay that asks these in their order. `common` are members of the configuration, `balancer`
+    and `more` of its balancer."""
+    names = providers or ["openai"] * len(places)
+    own = [
+        target(provider, place, NAME, f"key-{at}", weight=1000 - at, logging=logging)
+        for at, (provider, place) in enumerate(zip(names, places, strict=True))
+    ]
+    found = {
+        "algorithm": "priority",
+        "failover_criteria": list(criteria),
+        **(balancer or {}),
+        **more,
+    }
+    configuration = {"targets": own, "balancer": found, **(common or {})}
+    async with running(configuration, "ai-proxy-advanced", settings) as relay:
+        yield relay
+
+
+@contextlib.asynccontextmanager
+async def providers(*steps: Step | Sequence[Step]) -> AsyncIterator[list[Faulty]]:
+    """A provider for each script."""
+    async with contextlib.AsyncExitStack() as stack:
+        scripts = [(each,) if isinstance(each, Step) else each for each in steps]
+        yield [await stack.enter_async_context(Faulty(*script)) for script in scripts]
+
+
+def kind(step: object) -> str:
+    """A step's name, for tests' ids."""
+    return type(step).__name__
+
+
+async def answered(relay: RunningRelay, *, stream: bool = False) -> Answer:
+    async with asyncio.timeout(20):
+        return await ask(relay, "POST", "/chat", question(NAME, stream=stream), CLIENT)
+
+
+def error(answer: Answer) -> str:
+    return str(orjson.loads(answer.body)["error"]["message"])
 
 
 # ---- what is wrong with a cell
