@@ -83,7 +83,7 @@ def explained(error: Exception, config: Redis, address: str) -> StoreError:
         return StoreError(
             f"Redis at {address} did not answer in time ({FIELDS}.connect_timeout "
             f"{config.connect_timeout}, send_timeout {config.send_timeout}, read_timeout "
-            f"{config.read_timeout} ms)"
+            f"{config.read_timeout} ms){_tls(config)}"
         )
     return StoreError(_lost(error, config, address))
 
@@ -114,12 +114,20 @@ def _lost(error: Exception, config: Redis, address: str) -> str:
         where = "cluster_nodes"
     elif config.sentinel_nodes:
         where = "sentinel_nodes"
+    if isinstance(cause, ConnectionResetError | BrokenPipeError):
+        return f"{FIELDS}.{where}: Redis at {address} ended the connection{_tls(config)}"
     if isinstance(cause, OSError):
         return f"{FIELDS}.{where}: cannot connect to Redis at {address}: {_os(cause)}"
     if not isinstance(error, LostError):
         return f"Redis at {address}: {type(error).__name__}"
-    tls = "" if config.ssl else f" (does it expect TLS? {FIELDS}.ssl is false)"
-    return f"{FIELDS}.{where}: Redis at {address} ended the connection{tls}"
+    return f"{FIELDS}.{where}: Redis at {address} ended the connection{_tls(config)}"
+
+
+def _tls(config: Redis) -> str:
+    """What is often the reason where nothing else says one."""
+    if config.ssl:
+        return f"; does it speak TLS? {FIELDS}.ssl is true"
+    return f"; does it expect TLS? {FIELDS}.ssl is false"
 
 
 def _os(error: OSError) -> str:

@@ -94,14 +94,15 @@ class Search:
             )
 
 
-async def is_there(server: Server) -> bool:
+async def is_there(server: Server, space: Space) -> bool:
     """Whether the server has the module, and lets this user ask it. Raises StoreError."""
     try:
-        await server.command("FT._LIST")
+        await server.command("FT.INFO", index_name(space))
     except ReplyError as error:
         if error.is_denied or _NO_COMMAND.search(error.reply):
             return False
-        raise
+        if not _NO_INDEX.search(error.reply):
+            raise
     return True
 
 

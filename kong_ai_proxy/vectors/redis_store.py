@@ -79,7 +79,7 @@ class RedisStore:
         if kept is None:
             self._known.pop(space, None)
             return False
-        search = await self._module()
+        search = await self._module(space)
         if search is not None and not await search.ensure(space):
             return False  # the module reads what is there in its own time; what is put, at once
         await self._touch(space, kept)
@@ -94,7 +94,7 @@ class RedisStore:
         """As `Store.put`."""
         _check_name(space)
         data = {name: packed(space, vector) for name, vector in vectors.items()}
-        search = await self._module()
+        search = await self._module(space)
         if search is not None:
             await search.ensure(space)
         kept = _Kept(tuple(data), hashlib.sha256(b"".join(data.values())).hexdigest().encode())
@@ -114,7 +114,7 @@ class RedisStore:
         """As `Store.nearest`."""
         known = self._known.get(space)
         if known is None or known.table is None:
-            search = await self._module()
+            search = await self._module(space)
             known = known or await self._learned(space)
             if search is not None:
                 return await self._searched(search, space, known, vector, most)
@@ -131,14 +131,14 @@ class RedisStore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.close()
 
-    async def _module(self) -> Search | None:
+    async def _module(self, space: Space) -> Search | None:
         """The server's search module, None where it has none. A proxy is not asked: some end a
         connection over a command that they do not know. Nor is one for another database: indexes
         are of database 0."""
         redis = self._redis
         if not self._is_asked:
             skipped = redis.connection_is_proxied or (redis.database and not redis.cluster_nodes)
-            is_found = not skipped and await is_there(self._server)
+            is_found = not skipped and await is_there(self._server, space)
             self._search = Search(self._server) if is_found else None
             self._is_asked = True
         return self._search

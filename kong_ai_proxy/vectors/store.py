@@ -17,6 +17,7 @@ longer ones means nothing by it), so that
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
@@ -58,9 +59,12 @@ class Match(NamedTuple):
 
 
 class Store(Protocol):
-    """A database of vectors. Belongs to one event loop. Every method but `close` may raise
-    StoreError; none waits for longer than the configured timeouts. Nothing is connected before the
-    first use, and after a failure the next use tries again."""
+    """A database of vectors. Belongs to one event loop.
+
+    Every method but `close` may raise StoreError; none but `locked` waits for longer than a few of
+    the configured timeouts. Nothing is connected before the first use, and after a failure the next
+    use tries again.
+    """
 
     async def has(self, space: Space) -> bool:
         """Whether all vectors of the space are there. Counts as a use of it."""
@@ -129,6 +133,8 @@ def _postgres(config: Vectordb, ca_file: str | None) -> Store:
 
 
 def _redis(config: Vectordb, tokens: Tokens | None, ca_file: str | None) -> Store:
+    # Read when NumPy is loaded. A matrix of a few targets is no work for a thread on every core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from kong_ai_proxy.vectors.redis_store import RedisStore
     except ModuleNotFoundError as error:
