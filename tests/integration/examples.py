@@ -24,7 +24,20 @@ _OPENAI_ONLY = (
     "self-hosted.yaml",
     "templating.yaml",
 )
-OTHERS: Final = [name for name in FILES if name not in _OPENAI_ONLY]
+BALANCED: Final = (
+    "acls-groups.yaml",
+    "acls.yaml",
+    "alias-routing.yaml",
+    "balancing.yaml",
+    "circuit-breaker.yaml",
+    "dynamic-models.yaml",
+    "failover.yaml",
+    "realtime-balanced.yaml",
+    "semantic-pgvector.yaml",
+    "semantic-redis.yaml",
+)
+"""Those in which several targets, or several clients, matter."""
+OTHERS: Final = [name for name in FILES if name not in (*_OPENAI_ONLY, *BALANCED)]
 """Those that are for another provider than OpenAI, or for clients of another format."""
 
 

@@ -19,7 +19,7 @@ from kong_ai_proxy.gateway.provider import Provider
 from tests import providers
 from tests.gateways import GatewayFactory, RunningGateway
 from tests.integration import examples
-from tests.integration.examples import ENV, FILES, OTHERS
+from tests.integration.examples import BALANCED, ENV, FILES, OTHERS
 
 Json = dict[str, Any]
 
@@ -67,7 +67,8 @@ def test_every_capability_of_every_provider_has_one() -> None:
 
 
 def test_names_and_paths_differ_so_that_one_kong_takes_all_that_are_for_a_provider() -> None:
-    routes = [route for name in OTHERS for route in examples.routes(examples.deck(name))]
+    files = (*OTHERS, *BALANCED)
+    routes = [route for name in files for route in examples.routes(examples.deck(name))]
     assert len({route["name"] for route in routes}) == len(routes)
     assert len({route["paths"][0] for route in routes}) == len(routes)
 
@@ -79,7 +80,7 @@ def test_validate_finds_no_error(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert validate.main([str(resources.path("examples", name))]) == 0
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [*OTHERS, *BALANCED])
 def test_validate_only_speaks_of_certificates(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,15 +169,15 @@ def _upstream(model: Json) -> providers.Upstream:
 
 def _asked(config: Json, route: Json) -> tuple[_Request, _Request | None]:
     """A request to the route, and one for a stream."""
-    path = examples.path(route)
-    if "llm_format" not in config:
+    path, spoken = examples.path(route), examples.llm_format(route)
+    if spoken == "openai":
         body = _BODIES[config["route_type"]]
         streamed = _Request(path, {**body, "stream": True})
         is_embeddings = config["route_type"] == "llm/v1/embeddings"
         return _Request(path, body), None if is_embeddings else streamed
-    one, streamed = _NATIVE[config["llm_format"]]
+    one, streamed = _NATIVE[spoken]
     model = config["model"].get("name", "claude-sonnet-4-6")
-    named = {"model": model} if config["llm_format"] == "anthropic" else {}
+    named = {"model": model} if spoken == "anthropic" else {}
     return (
         _Request(path + one.path, {**one.body, **named}),
         _Request(path + streamed.path, {**streamed.body, **named}),
@@ -237,7 +238,7 @@ async def test_each_route_reaches_its_provider(gateway: GatewayFactory, name: st
                     assert answer.json()["data"][0]["embedding"]
                 else:
                     assert _SAID in _told(answer), (asked.path, answer.text)
-                if asked is streamed and "llm_format" not in config:
+                if asked is streamed and examples.llm_format(route) == "openai":
                     assert answer.text.endswith("data: [DONE]\n\n") != is_response
                     assert ("event: response.completed" in answer.text) == is_response
             assert len(upstream.requests) == (2 if streamed else 1)
