@@ -209,18 +209,19 @@ def _decoded(text: str) -> str:
 
 
 def _model(match: AclMatch, deny: bool) -> _OfTarget:
-    """A denial also holds for other spellings of a name, some of which providers take."""
-    spelled = _folded if deny else str
-    wanted = frozenset(map(spelled, match.values))
+    """A denial also holds for other spellings of a name, some of which providers take, and for
+    paths and ARNs that end in it, such as models/NAME."""
+    spelled = _spellings if deny else _as_written
+    wanted = frozenset(value.strip().casefold() if deny else value for value in match.values)
 
     def holds(request: ClientRequest, target: Target, model: str | None) -> bool:
         own = target.model
-        if own.model_alias and spelled(own.model_alias) in wanted:
+        if own.model_alias and not wanted.isdisjoint(spelled(own.model_alias)):
             return True
         name = own.name if own.name and not _has_placeholders(own.name) else model
         if name is None:
             return deny and _may_name_a_model(request)
-        return spelled(name) in wanted
+        return not wanted.isdisjoint(spelled(name))
 
     return holds
 
@@ -230,8 +231,13 @@ def _has_placeholders(name: str) -> bool:
     return compile_template(name) is not None
 
 
-def _folded(name: str) -> str:
-    return name.strip().casefold()
+def _as_written(name: str) -> tuple[str, ...]:
+    return (name,)
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    folded = name.strip().casefold()
+    return folded, folded.rpartition("/")[2]
 
 
 def _may_name_a_model(request: ClientRequest) -> bool:

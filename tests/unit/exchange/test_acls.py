@@ -269,7 +269,10 @@ def test_a_model_goes_by_alias_or_the_name_that_the_provider_is_sent(
     assert holds(GPT, request(), target=ai_proxy(model=own), named=named) is expected
 
 
-@pytest.mark.parametrize("named", ["GPT-5", " gpt-5", "Gpt-5\n"])
+@pytest.mark.parametrize(
+    "named",
+    ["GPT-5", " gpt-5", "Gpt-5\n", "models/gpt-5", "publishers/openai/models/gpt-5"],
+)
 def test_another_spelling_is_denied_and_not_permitted(named: str) -> None:
     target = ai_proxy(model=model(None))
     assert not permitted(request(), deny=[rule(GPT)], target=target, named=named)
