@@ -17,6 +17,8 @@ from tests.relays import RunningRelay, running
 from tests.unit.relay.clients import JSON, Answer, ask
 from tests.unit.relay.failover import said, target
 
+SLOW = Trickle(Good("a slow one"), every=0.8, size=200)
+"""Its first content comes at once, its end after more than two seconds."""
 WORDS = Good(" ".join(["word"] * 20))
 
 
@@ -51,8 +53,8 @@ async def test_a_stream_without_content_in_time_is_another_targets() -> None:
 
 async def test_a_stream_with_content_in_time_is_never_cut() -> None:
     async with (
-        Faulty(Trickle(Good("a slow one"), every=0.002)) as only,
-        relay(only, first_token_timeout=1.0) as found,
+        Faulty(SLOW) as only,
+        relay(only, first_token_timeout=2.0) as found,
     ):
         assert said(await answer(found), "stream") == "a slow one"
 
@@ -87,8 +89,8 @@ async def test_a_budget_is_that_of_all_targets_together() -> None:
 
 async def test_a_budget_ends_with_the_answers_beginning() -> None:
     async with (
-        Faulty(Trickle(Good("a slow one"), every=0.01)) as only,
-        relay(only, time_budget=1.5) as found,
+        Faulty(SLOW) as only,
+        relay(only, time_budget=2.0) as found,
     ):
         assert said(await answer(found), "stream") == "a slow one"
 
