@@ -202,6 +202,8 @@ class Driver:
             last = failed if failed.fail.told or last is None or not last.fail.told else last
             if not self._goes_on(balancing, failed.fail):
                 break
+        if last is None and unsuited is None:
+            _log.warning("no available targets: the breakers of all are open")
         if last is None:
             raise unsuited or Refused(SERVER_ERROR, "no available targets")
         await self._give_up(last)
@@ -260,6 +262,7 @@ class Driver:
         except TimeoutError:
             if self._limit is None or not self._limit.expired():
                 raise
+            self._sent = True  # as far as is known here
             reason = "the stream is too slow" if self._is_paced else "no content in time"
             return self._failed(attempt, too_late(reason))
         finally:
@@ -533,8 +536,9 @@ class Driver:
 
     async def _next_call(self, attempt: Attempt, send: Send) -> tuple[Call | None, Event]:
         outgoing = attempt.request(send, await self._env(attempt))
-        self._first_place = self._first_place or outgoing.address
-        self._outgoing = outgoing._replace(body=None)  # of a file's part there is one at a time
+        if attempt is self._attempt:  # and does not only put in order what it has left behind
+            self._first_place = self._first_place or outgoing.address
+            self._outgoing = outgoing._replace(body=None)  # of a file's part there is one at a time
         body = outgoing.body if isinstance(outgoing.body, bytes) and outgoing.body else None
         try:
             call = await self._upstream.send(
@@ -545,10 +549,14 @@ class Driver:
                 self.timeouts,
             )
         except UpstreamLost as lost:
-            self._sent = self._sent or lost.sent
+            self._note_call(attempt, lost.sent, None)
             return None, lost.lost
-        self._sent, self._ip = True, self._ip or call.ip
+        self._note_call(attempt, True, call.ip)
         return call, Head(call.head)
+
+    def _note_call(self, attempt: Attempt, sent: bool, ip: str | None) -> None:
+        if attempt is self._attempt:
+            self._sent, self._ip = self._sent or sent, self._ip or ip
 
     async def _taken(self) -> bytes | Refused:
         """The next of the client's body, or why there is none."""
