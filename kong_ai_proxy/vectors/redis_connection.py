@@ -58,8 +58,11 @@ class Wire(Connection):
         self._tls = tls
         self._server_name = server_name
         # Longer than ours, which are the ones that count.
-        both = limits.send + limits.read
-        super().__init__(socket_connect_timeout=limits.connect, socket_timeout=both, **others)
+        theirs = {
+            "socket_connect_timeout": limits.connect,
+            "socket_timeout": limits.send + limits.read,
+        }
+        super().__init__(**(others | theirs))
 
     @override
     def _connection_arguments(self) -> dict[str, Any]:
@@ -188,12 +191,14 @@ class Server:
 
     def _connection_options(self, tokens: Tokens | None, ca_file: str | None) -> dict[str, Any]:
         config = self._config
+        # A proxy has one database, and its connections are not its server's: none is selected.
+        database = 0 if config.connection_is_proxied or config.cluster_nodes else config.database
         options: dict[str, Any] = {
             "limits": self._limits,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 1, (LostError,)),  # a kept connection may have been closed
             "driver_info": None,  # no CLIENT SETINFO: ACLs and proxies need not know it
-            "db": 0 if config.connection_is_proxied or config.cluster_nodes else config.database,
+            "db": database,
         }
         provider = login(config, tokens)
         if provider is not None:
@@ -270,20 +275,11 @@ class Server:
             retry=self._options["retry"],
         )
         cluster.RedisClusterRequestTTL = config.cluster_max_redirections + 1
-        kept = ("himport_registry", "max_connections", "response_callbacks")
         own = {name: value for name, value in self._options.items() if name != "db"}
-        options = {name: cluster.connection_kwargs[name] for name in kept} | own
-        options["connection_class"] = Wire
-        cluster.connection_kwargs.clear()
-        cluster.connection_kwargs.update(options)
+        cluster.connection_kwargs.update(own, connection_class=Wire)
         for node in cluster.startup_nodes:
             node.connection_class = Wire
-            node.connection_kwargs = {
-                "host": node.host,
-                "port": node.port,
-                "himport_registry": options["himport_registry"],
-                **own,
-            }
+            node.connection_kwargs.update(own)
         self._closers.append(cluster)
         return cluster
 

@@ -22,10 +22,9 @@ PATIENCE = 120.0
 """Seconds that the lock is waited for."""
 _POLL = 0.1
 
-_PROLONG = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('pexpire',KEYS[1],ARGV[2]) end return 0"  # noqa: E501
-_RELEASE = (
-    "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0"
-)
+_IF_OURS = "if redis.call('get',KEYS[1])==ARGV[1] then return %s end return 0"
+_PROLONG = _IF_OURS % "redis.call('pexpire',KEYS[1],ARGV[2])"
+_RELEASE = _IF_OURS % "redis.call('del',KEYS[1])"
 
 
 @asynccontextmanager
@@ -37,14 +36,20 @@ async def held(
     milliseconds = round(lease * 1000)
     try:
         await _acquire(server, key, token, milliseconds, patience)
-        holding = asyncio.create_task(_prolong(server, key, token, milliseconds))
-        try:
-            yield
-        finally:
-            holding.cancel()
-    finally:  # also when the wait was cancelled just as the lock was got
-        with suppress(StoreError):
-            await server.command("EVAL", _RELEASE, 1, key, token)
+    except asyncio.CancelledError:  # perhaps just when it was got
+        await _release(server, key, token)
+        raise
+    holding = asyncio.create_task(_prolong(server, key, token, milliseconds))
+    try:
+        yield
+    finally:
+        holding.cancel()
+        await _release(server, key, token)
+
+
+async def _release(server: Server, key: str, token: str) -> None:
+    with suppress(StoreError):  # its lease ends all the same
+        await server.command("EVAL", _RELEASE, 1, key, token)
 
 
 async def _acquire(server: Server, key: str, token: str, lease: int, patience: float) -> None:

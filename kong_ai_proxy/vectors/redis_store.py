@@ -167,11 +167,15 @@ class RedisStore:
 
     async def _learned(self, space: Space) -> _Known:
         _check_name(space)
-        kept = await self._read_kept(space)
-        if kept is None:
-            raise _missing(space)
-        await self._touch(space, kept)
-        return self._known[space]
+        async with self._loading:  # once for all that wait
+            known = self._known.get(space)
+            if known is not None:
+                return known
+            kept = await self._read_kept(space)
+            if kept is None:
+                raise _missing(space)
+            await self._touch(space, kept)
+            return self._known[space]
 
     async def _read_kept(self, space: Space) -> _Kept | None:
         reply = await self._server.command("HMGET", space_key(space), "names", "digest")

@@ -143,7 +143,8 @@ def _redis(config: Vectordb, tokens: Tokens | None, ca_file: str | None) -> Stor
 
 
 def _missing(strategy: str, error: ModuleNotFoundError) -> StoreError:
+    library = (error.name or "").partition(".")[0]
     return StoreError(
-        f"config.vectordb.strategy {strategy} needs {error.name}: "
+        f"config.vectordb.strategy {strategy} needs {library}: "
         f"pip install 'kong-ai-proxy[{strategy}]'"
     )

@@ -228,6 +228,13 @@ async def test_many_requests_read_the_vectors_once(world: World) -> None:
         assert client.info("commandstats")["cmdstat_hget"]["calls"] - before == len(VECTORS)
 
 
+async def test_many_requests_to_a_new_worker_find_all(world: World) -> None:
+    await world.store().put(SPACE, VECTORS)
+    store = world.store()
+    found = await asyncio.gather(*(names(store) for _ in range(20)))
+    assert found == [["east", "north", "west {1}:"]] * 20
+
+
 async def test_vectors_of_another_length_are_refused(world: World) -> None:
     store = world.store()
     with pytest.raises(StoreError, match=r"config\.vectordb\.dimensions: 3.* 2 numbers"):
@@ -289,6 +296,18 @@ async def test_a_server_that_hangs_is_given_up_in_time(mortal: World) -> None:
     assert time.monotonic() - started < 2.0
     mortal.server.thaw()
     assert not await store.has(SPACE)
+
+
+async def test_closing_does_not_wait_for_a_server_that_hangs(mortal: World) -> None:
+    store = mortal.store(connect_timeout=100)
+    await store.has(SPACE)
+    mortal.server.freeze()
+    async with asyncio.timeout(SECONDS):
+        await store.close()
+
+
+async def test_a_store_that_was_never_used_is_closed_too(world: World) -> None:
+    await world.store().close()
 
 
 async def test_queries_beyond_the_backlog_are_refused(mortal: World) -> None:

@@ -51,6 +51,22 @@ async def test_an_app_registration_asks_its_tenant(clock: Clock, endpoint: Endpo
     }
 
 
+async def test_an_identity_may_name_what_its_token_is_for(clock: Clock, endpoint: Endpoint) -> None:
+    endpoint.json(f"POST {GRANTED_PATH}", {**TOKEN, "expires_in": 3599})
+    endpoint.json(f"GET {MACHINE_PATH}", TOKEN)
+    resource = "https://redis.azure.com"
+    environ = {
+        "AZURE_AUTHORITY_HOST": endpoint.url,
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST": endpoint.url,
+    }
+    async with opened(clock, environ) as tokens:
+        await tokens.get(AzureIdentity("client", "app-secret", "tenant", resource))
+        await tokens.get(AzureIdentity(resource=resource))
+    granted, machine = endpoint.seen
+    assert granted.form["scope"] == f"{resource}/.default"
+    assert machine.query["resource"] == resource
+
+
 async def test_the_machines_identity_needs_nothing_else(clock: Clock, endpoint: Endpoint) -> None:
     endpoint.json(f"GET {MACHINE_PATH}", TOKEN)
     async with opened(clock, {"AZURE_POD_IDENTITY_AUTHORITY_HOST": endpoint.url}) as tokens:
