@@ -56,32 +56,33 @@ class ConsistentHashing(Choice):
         otherwise: Choice,
     ) -> None:
         """`weights`, `seeds`: of every target of the configuration."""
-        self._indices = indices
+        self.indices = indices
         self._exponents = [1 / weight for weight in weights]
         self._seeds = seeds
-        self._own = [seeds[index] for index in indices], [self._exponents[i] for i in indices]
+        self._own = [seeds[index] for index in indices]
+        self._are_equal = len({weights[index] for index in indices}) == 1
         self._owners = array("i", [_NOBODY]) * slots
         self._otherwise = otherwise
 
     @override
-    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+    def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         if not key:
             return self._otherwise.pick(pool, key, now)
         slot = _hash(key) % len(self._owners)
         owner = self._owners[slot]
         if owner == _NOBODY:
-            owner = self._owners[slot] = self._indices[_best(slot, *self._own)]
-        if pool is self._indices or owner in pool:
+            owner = self._owners[slot] = self._best(slot, self.indices, self._own)
+        if pool is self.indices or owner in pool:
             return owner
-        own = [self._seeds[i] for i in pool], [self._exponents[i] for i in pool]
-        return pool[_best(slot, *own)]
+        return self._best(slot, pool, [self._seeds[index] for index in pool])
 
-
-def _best(slot: int, seeds: Sequence[float], exponents: Sequence[float]) -> int:
-    """The position of the target that has the slot."""
-    factor = float(_hash(str(slot)) % _FACTORS | 1)
-    numbers = list(map(pow, map(mod, map(mul, seeds, repeat(factor)), repeat(1.0)), exponents))
-    return numbers.index(max(numbers))
+    def _best(self, slot: int, pool: Sequence[int], seeds: Sequence[float]) -> int:
+        factor = float(_hash(str(slot)) % _FACTORS | 1)
+        numbers = map(mod, map(mul, seeds, repeat(factor)), repeat(1.0))
+        if not self._are_equal:  # equal weights would change nothing
+            numbers = map(pow, numbers, [self._exponents[index] for index in pool])
+        found = list(numbers)
+        return pool[found.index(max(found))]
 
 
 def _hash(text: str) -> int:

@@ -29,20 +29,19 @@ class LeastConnections(Choice):
 
     def __init__(self, indices: tuple[int, ...], weights: Sequence[int], states: InFlight) -> None:
         """`weights`: of every target of the configuration."""
+        self.indices = indices
         self._members = Members(indices)
         self._inverse = [1 / weight for weight in weights]
-        self._own = self._members.of(self._inverse, indices)
-        self._are_equal = len(set(self._own)) == 1
+        self._are_equal = len({weights[index] for index in indices}) == 1
         self._states = states
         self._last = -1
 
     @override
-    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+    def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         """`key` makes no difference."""
         under_way = self._members.of(self._states.in_flight(now), pool)
         if not self._are_equal:
-            whole = pool is self._members.indices
-            inverse = self._own if whole else self._members.of(self._inverse, pool)
+            inverse = self._members.of(self._inverse, pool)
             under_way = list(map(add, map(mul, under_way, inverse), inverse))
         self._last = pool[least(under_way, bisect_right(pool, self._last))]
         return self._last

@@ -62,6 +62,7 @@ class LowestLatency(Choice):
         self, indices: tuple[int, ...], states: Measured, random: Callable[[], float]
     ) -> None:
         """`random` gives numbers from 0 up to 1."""
+        self.indices = indices
         self._members = Members(indices)
         self._states = states
         self._random = random
@@ -69,7 +70,7 @@ class LowestLatency(Choice):
         self._last = -1
 
     @override
-    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+    def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         """`key` makes no difference."""
         latencies = self._members.of(self._states.latencies(now), pool)
         if 0.0 in latencies:
@@ -82,7 +83,7 @@ class LowestLatency(Choice):
             return pool[latencies.index(min(latencies))]
         return pool[_at(shares(latencies), latencies.index(min(latencies)), number)]
 
-    def _unmeasured(self, pool: Sequence[int], latencies: Sequence[float], now: float) -> int:
+    def _unmeasured(self, pool: tuple[int, ...], latencies: Sequence[float], now: float) -> int:
         under_way = self._members.of(self._states.in_flight(now), pool)
         after = bisect_right(pool, self._last)
         if not any(latencies):

@@ -54,6 +54,7 @@ class LowestUsage(Choice):
     def __init__(
         self, indices: tuple[int, ...], states: Used, strategy: Strategy, ties: Choice
     ) -> None:
+        self.indices = indices
         self._members = Members(indices)
         self._states = states
         self._strategy = strategy
@@ -67,13 +68,13 @@ class LowestUsage(Choice):
         self._means_until = 0.0
 
     @override
-    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+    def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         usage = self._states.usage(self._strategy, now)
         if now >= self._means_until:
             self._average(usage, now)
         chosen, used = self._least(usage, pool, key, now)
         if self._level is None:
-            of_all = sorted(self._members.of(usage, self._members.indices))
+            of_all = sorted(self._members.of(usage, self.indices))
             self._level = of_all[len(of_all) // 2]
         floor = self._level - CATCH_UP * self._mean
         if used < floor:
@@ -85,7 +86,7 @@ class LowestUsage(Choice):
         return chosen
 
     def _least(
-        self, usage: Sequence[float], pool: Sequence[int], key: str, now: float
+        self, usage: Sequence[float], pool: tuple[int, ...], key: str, now: float
     ) -> tuple[int, float]:
         """The target to ask, and what it has used, the forgiven included."""
         of = self._members.of
@@ -100,7 +101,7 @@ class LowestUsage(Choice):
             position = loads.index(low)
             return pool[position], used[position]
         if equal < len(pool):
-            pool = [index for index, load in zip(pool, loads, strict=True) if load == low]
+            pool = tuple(index for index, load in zip(pool, loads, strict=True) if load == low)
         chosen = self._ties.pick(pool, key, now)
         return chosen, usage[chosen] + self._forgiven[chosen]
 

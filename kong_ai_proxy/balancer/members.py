@@ -6,33 +6,47 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Protocol
 
+Gather = Callable[[Sequence[float]], Sequence[float]]
+
 
 class Choice(Protocol):
     """One algorithm for one group of targets."""
 
-    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+    def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         """The target to ask, one of `pool`, which is not empty.
 
-        `pool`: the group's own `Members.indices`, or those of them that are left, in the same
-        order. `key`: what consistent-hashing hashes. `now`: time.monotonic() seconds.
+        `pool`: the group's own indexes, or those of them that are left, in rising order. It is
+        quicker when the same tuple comes again. `key`: what consistent-hashing hashes. `now`:
+        time.monotonic() seconds.
         """
         ...
 
 
 class Members:
-    """Some targets of a configuration by their indexes, at least two, in rising order."""
+    """Picks what belongs to some targets out of lists that have an entry for each target of the
+    configuration."""
 
-    __slots__ = ("_gather", "indices")
+    __slots__ = ("_gather", "_gather_all", "_indices", "_pool")
 
     def __init__(self, indices: tuple[int, ...]) -> None:
-        self.indices = indices
-        self._gather: Callable[[Sequence[float]], tuple[float, ...]] = itemgetter(*indices)
+        self._indices = self._pool = indices
+        self._gather = self._gather_all = _gather(indices)
 
-    def of(self, values: Sequence[float], pool: Sequence[int]) -> Sequence[float]:
-        """The entries of `values` (one for each target of the configuration) that are `pool`'s."""
-        if pool is self.indices:
-            return values if len(values) == len(pool) else self._gather(values)
-        return [values[index] for index in pool]
+    def of(self, values: Sequence[float], pool: tuple[int, ...]) -> Sequence[float]:
+        """The entries of `values` that are `pool`'s, which is all targets of the group or some."""
+        if len(pool) == len(values):
+            return values
+        if pool is self._indices:
+            return self._gather_all(values)
+        if pool is not self._pool:
+            self._pool, self._gather = pool, _gather(pool)
+        return self._gather(values)
+
+
+def _gather(pool: tuple[int, ...]) -> Gather:
+    if len(pool) == 1:
+        return lambda values: (values[pool[0]],)
+    return itemgetter(*pool)
 
 
 def least(values: Sequence[float], after: int) -> int:

@@ -17,7 +17,7 @@ What is left of a tier is balanced by weight among itself.
 from __future__ import annotations
 
 import random as _random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from typing_extensions import override
@@ -28,7 +28,7 @@ from kong_ai_proxy.balancer.least_connections import LeastConnections
 from kong_ai_proxy.balancer.lowest_latency import LowestLatency, Measured
 from kong_ai_proxy.balancer.lowest_usage import LowestUsage, Used
 from kong_ai_proxy.balancer.members import Choice
-from kong_ai_proxy.balancer.round_robin import RoundRobin
+from kong_ai_proxy.balancer.round_robin import round_robin
 from kong_ai_proxy.config import AiProxyAdvanced
 
 GROUPS = 256
@@ -64,11 +64,22 @@ class Known(Health, Used, Measured, Protocol):
 class Group:
     """Targets that are balanced among themselves."""
 
-    __slots__ = ("indices", "pick")
+    __slots__ = ("_left", "_without", "indices", "pick")
 
     def __init__(self, indices: tuple[int, ...], choice: Choice) -> None:
         self.indices = indices
         self.pick = choice.pick
+        self._without: Collection[int] = ()
+        self._left = indices
+
+    def without(self, targets: frozenset[int]) -> tuple[int, ...]:
+        """Those that are left without some. Asked again, it is the same tuple."""
+        if targets.isdisjoint(self.indices):
+            return self.indices
+        if targets != self._without:
+            self._left = tuple(index for index in self.indices if index not in targets)
+            self._without = targets
+        return self._left
 
 
 class Balancer:
@@ -128,7 +139,7 @@ class Balancer:
         if len(indices) == 1:
             return _Only(indices[0])
         config, weights, states = self._config, self._weights, self._states
-        in_turn = RoundRobin(indices, weights)
+        in_turn = round_robin(indices, weights)
         match config.algorithm:
             case "consistent-hashing":
                 return ConsistentHashing(indices, weights, self._seeds, config.slots, in_turn)
@@ -151,7 +162,7 @@ class _Only(Choice):
         self._index = index
 
     @override
-    def pick(self, pool: Sequence[int], key: str, now: float) -> int:
+    def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         return self._index
 
 
@@ -175,56 +186,35 @@ class Round:
         """
         doubtful = self._states.doubtful
         if doubtful:
-            index = self._among_the_well(doubtful, now)
-            if index is None:
-                index = self._among_all(now)
+            index = self._of_the_well(doubtful, now)
+        elif self.tried:
+            index = self._first(frozenset(self.tried), now)
+        elif self._groups:
+            group = self._groups[0]
+            index = group.pick(group.indices, self._key, now)
         else:
-            index = self._among_untried(now)
+            index = None
         if index is not None:
             self.tried.append(index)
         return index
 
-    def _among_untried(self, now: float) -> int | None:
-        for group in self._groups:
-            pool = self._untried(group)
-            if pool:
-                return group.pick(pool, self._key, now)
-        return None
-
-    def _among_the_well(self, doubtful: frozenset[int], now: float) -> int | None:
+    def _of_the_well(self, doubtful: frozenset[int], now: float) -> int | None:
         available, resting = self._states.is_available, self._states.is_resting
+        out = {index for index in doubtful if not available(index, now)}
+        tired = {index for index in doubtful - out if resting(index, now)}
+        found = self._first(frozenset(out.union(tired, self.tried)), now)
+        if found is None and tired:
+            found = self._first(frozenset(out.union(self.tried)), now)
+        return found
+
+    def _first(self, without: frozenset[int], now: float) -> int | None:
+        """The one chosen of the first tier that has any left."""
         for group in self._groups:
-            pool = self._untried(group)
-            if not doubtful.isdisjoint(pool):
-                pool = [
-                    index
-                    for index in pool
-                    if index not in doubtful or (available(index, now) and not resting(index, now))
-                ]
-            index = self._claimed(group, pool, now)
-            if index is not None:
-                return index
+            pool = group.without(without)
+            while pool:
+                index = group.pick(pool, self._key, now)
+                # Another worker may be quicker to take a probe.
+                if self._states.claim(index, now):
+                    return index
+                pool = tuple(each for each in pool if each != index)
         return None
-
-    def _among_all(self, now: float) -> int | None:
-        available = self._states.is_available
-        for group in self._groups:
-            pool = [index for index in self._untried(group) if available(index, now)]
-            index = self._claimed(group, pool, now)
-            if index is not None:
-                return index
-        return None
-
-    def _claimed(self, group: Group, pool: Sequence[int], now: float) -> int | None:
-        """The one chosen of `pool` that may really be asked: another worker may be quicker."""
-        while pool:
-            index = group.pick(pool, self._key, now)
-            if self._states.claim(index, now):
-                return index
-            pool = [each for each in pool if each != index]
-        return None
-
-    def _untried(self, group: Group) -> Sequence[int]:
-        if not self.tried:
-            return group.indices
-        return [index for index in group.indices if index not in self.tried]

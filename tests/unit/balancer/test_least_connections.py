@@ -13,7 +13,7 @@ def of(weights: list[int], under_way: list[float]) -> LeastConnections:
 
 
 def pick(choice: LeastConnections) -> int:
-    return choice.pick(choice._members.indices, "", 0.0)
+    return choice.pick(choice.indices, "", 0.0)
 
 
 def test_the_target_with_fewest_requests_is_asked() -> None:
@@ -32,7 +32,7 @@ def test_equal_targets_are_asked_in_turn() -> None:
 
 def test_who_is_left_out_is_not_asked_and_turns_go_on() -> None:
     choice = of([100] * 4, [0] * 4)
-    assert [choice.pick([0, 1, 3], "", 0.0) for _ in range(4)] == [0, 1, 3, 0]
+    assert [choice.pick((0, 1, 3), "", 0.0) for _ in range(4)] == [0, 1, 3, 0]
 
 
 def test_requests_that_stay_are_spread_by_weight() -> None:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from kong_ai_proxy.balancer.lowest_usage import CATCH_UP, LowestUsage
-from kong_ai_proxy.balancer.round_robin import RoundRobin
+from kong_ai_proxy.balancer.round_robin import round_robin
 from tests.unit.balancer.choosing import Figures, balancer, counts
 
 MEAN = 100
@@ -15,7 +15,7 @@ MEAN = 100
 
 def of(figures: Figures, weights: list[int] | None = None) -> LowestUsage:
     everybody = tuple(range(len(figures.used)))
-    ties = RoundRobin(everybody, weights or [1] * len(everybody))
+    ties = round_robin(everybody, weights or [1] * len(everybody))
     return LowestUsage(everybody, figures, "total-tokens", ties)
 
 
@@ -28,7 +28,7 @@ def figures(*used: float) -> Figures:
 
 
 def pick(choice: LowestUsage, now: float = 0.0) -> int:
-    return choice.pick(choice._members.indices, "", now)
+    return choice.pick(choice.indices, "", now)
 
 
 def served(choice: LowestUsage, known: Figures, count: int, size: float = MEAN) -> list[int]:
@@ -104,7 +104,7 @@ def test_a_target_that_was_out_for_long_does_not_make_up_for_all_of_it() -> None
     known = figures(1000, 1000, 1000)
     choice = of(known)
     for step in range(3000):
-        known.used[choice.pick([0, 1], "", step / 10)] += MEAN
+        known.used[choice.pick((0, 1), "", step / 10)] += MEAN
         known.asked[0] += 0.5
         known.asked[1] += 0.5
     found = served(choice, known, 300)
