@@ -113,7 +113,7 @@ class Memory:
         return self.keys[: self._integers[_HIGH]].tolist()
 
     def forget_worker(self, slot: int) -> None:
-        """Have nothing under way in a worker, which is about to start."""
+        """Have nothing under way in a worker that is not there any more."""
         own = self.workers[slot]
         for record in range(self._integers[_HIGH]):
             if own.held[record] or own.in_flight[record]:

@@ -31,6 +31,7 @@ from kong_ai_proxy.balancer.nodes import News, Told, Total, news, take
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.asyncio.client import Pipeline
 
 EXCHANGE_SECONDS: Final = 0.25
 PREFIX: Final = "kong-ai-proxy:target:"
@@ -76,7 +77,9 @@ class Sharing:
         """`url` as `redis_url` returned it; `ca_file` holds certificates that are trusted beside
         the system's."""
         self._memory = memory
-        self._redis = _client(url, ca_file)
+        self._url = url
+        self._ca_file = ca_file
+        self._redis: Redis | None = None
         parts = urllib.parse.urlsplit(url)
         self._place = f"{parts.hostname}:{parts.port or 6379}"
         self._answers: bool | None = None
@@ -96,8 +99,9 @@ class Sharing:
         await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
         self._task.cancel()
         await asyncio.wait([self._task])
-        with contextlib.suppress(Exception):
-            await self._redis.aclose()
+        if self._redis is not None:
+            with contextlib.suppress(Exception):
+                await self._redis.aclose()
 
     async def _run(self) -> None:
         while not self._closing.is_set():
@@ -116,7 +120,9 @@ class Sharing:
 
     async def _attempt(self) -> None:
         try:
-            await self._exchange()
+            if self._redis is None:  # its import takes longer than workers should wait for
+                self._redis = await asyncio.to_thread(_client, self._url, self._ca_file)
+            await self._exchange(self._redis)
         except Exception as error:  # whatever it is, requests go on
             self._failures += 1
             if self._answers is not False:
@@ -134,19 +140,21 @@ class Sharing:
         self._failures = 0
         self.exchanges += 1
 
-    async def _exchange(self) -> None:
-        seconds, microseconds = await self._redis.time()
+    async def _exchange(self, redis: Redis) -> None:
+        seconds, microseconds = await redis.time()
         clock = seconds + microseconds / 1e6 - time.monotonic()  # Redis's, so that nodes agree
         keeps = time.monotonic() >= self._kept_at
         every = news(self._memory)
         for start in range(0, len(every), _BATCH):
-            await self._tell(every[start : start + _BATCH], clock, keeps)
+            pipeline = redis.pipeline(transaction=False)
+            await self._tell(pipeline, every[start : start + _BATCH], clock, keeps)
         if keeps:
             self._kept_at = time.monotonic() + _KEPT_SECONDS
 
-    async def _tell(self, batch: Sequence[News], clock: float, keeps: bool) -> None:
+    async def _tell(
+        self, pipeline: Pipeline, batch: Sequence[News], clock: float, keeps: bool
+    ) -> None:
         """Add what is new to what is in Redis, and take over what is there then."""
-        pipeline = self._redis.pipeline(transaction=False)
         ends = []
         for each in batch:
             _add(pipeline, each, clock)
@@ -168,7 +176,7 @@ def _name(each: News) -> str:
     return PREFIX + each.name
 
 
-def _add(pipeline: Any, each: News, clock: float) -> None:
+def _add(pipeline: Pipeline, each: News, clock: float) -> None:
     name = _name(each)
     for field, amount in zip(Told._fields, each.usage, strict=True):
         if amount:
@@ -191,7 +199,9 @@ def _client(url: str, ca_file: str | None) -> Redis:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    options: dict[str, Any] = {"ssl_ca_certs": ca_file} if url.startswith("rediss:") else {}
+    options: dict[str, Any] = {}
+    if url.startswith("rediss:"):
+        options = {"ssl_ca_certs": ca_file, "ssl_check_hostname": True}
     return Redis.from_url(
         url,
         protocol=2,  # which every server knows

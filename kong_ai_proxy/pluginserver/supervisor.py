@@ -185,6 +185,7 @@ class _Supervisor:
         finally:
             self._workers.discard(worker)
             self._share.once.set_open(slot, False)  # nobody issues its tickets any more
+            self._share.targets.memory.forget_worker(slot)
         if self._stopping.is_set():
             return
         lived = time.monotonic() - worker.started
