@@ -261,14 +261,24 @@ class Plan:
     ) -> tuple[int, ...]:
         """The targets that this client may use. Raises Refused (403) where it may use none."""
         permits, targets = self._access.of(request), self.config.targets
-        permitted = tuple(
-            index
-            for index in found
-            if permits(targets[index], self._resolved(targets[index], request).name or requested)
-        )
+        permitted: list[int] = []
+        unknown: Refused | None = None
+        for index in found:
+            try:
+                model = self._named(targets[index], request) or requested
+            except Refused as refused:  # a placeholder of its own: another target may do
+                unknown = unknown or refused
+                continue
+            if permits(targets[index], model):
+                permitted.append(index)
         if not permitted:
-            raise acls.refusal()
-        return permitted
+            raise unknown or acls.refusal()
+        return tuple(permitted)
+
+    def _named(self, target: Target, request: ClientRequest) -> str | None:
+        """The target's model for this request. Raises Refused."""
+        name = target.model.name
+        return self._resolved(target, request).name if name and "$(" in name else name
 
     def attempt(
         self, request: ClientRequest, body: bytes | None, *, relayed: bool = False
