@@ -186,3 +186,46 @@ async def test_workers_that_start_together_embed_the_descriptions_once(
         )
     assert found == [[[2], [3]]] * 6
     assert len([text for text in model.asked if text in DESCRIPTIONS.values()]) == 3
+
+
+async def asked(own: Json, prompt: str) -> tuple[int, Json]:
+    """What a client of this configuration gets."""
+    body = {"messages": [{"role": "user", "content": prompt}]}
+    async with (
+        relays.running(own, "ai-proxy-advanced") as relay,
+        relay.request("POST", "/chat", json=body) as response,
+    ):
+        return response.status, await response.json(content_type=None)
+
+
+async def test_vectors_of_another_length_are_an_error_that_names_the_field(
+    model: minilm.Server, redis: Json
+) -> None:
+    own = configuration(model, redis, "cosine", "http://127.0.0.1:1")
+    own["vectordb"]["dimensions"] = 1536
+    own["targets"].pop()  # the one for all other prompts
+    status, answer = await asked(own, "How long do I boil an egg?")
+    assert status == 500
+    assert answer["error"]["message"] == (
+        "semantic balancing: config.vectordb.dimensions is 1536, but openai's model "
+        "all-MiniLM-L6-v2 makes vectors of 384 numbers: set it to what the model gives"
+    )
+
+
+@pytest.mark.parametrize("down", ["redis", "pgvector", "model"])
+async def test_what_is_down_at_the_start_leaves_the_catchall(
+    model: minilm.Server, redis: Json, down: str
+) -> None:
+    nowhere = {"host": "127.0.0.1", "port": 1}
+    database = redis if down == "model" else {"strategy": down, down: nowhere}
+    if down == "model":
+        model.url = "http://127.0.0.1:1/v1/embeddings"
+    async with providers.openai() as chat:
+        own = configuration(model, database, "cosine", chat.url)
+        status, _ = await asked(own, "How long do I boil an egg?")
+        assert status == 200
+        assert chat.requests[-1].json["model"] == "rest"
+        own["targets"].pop()
+        status, answer = await asked(own, "How long do I boil an egg?")
+    assert status == 500
+    assert answer["error"]["message"].startswith("semantic balancing: ")
