@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from benchmarks import plugin_server
+from benchmarks import balancing, plugin_server
 from benchmarks.conversion import parts
 from benchmarks.relay import cases, measure, pinned, processes, report
 
-PLUGIN_SERVER, RELAY = "plugin-server", "relay"
+PLUGIN_SERVER, BALANCING, RELAY = "plugin-server", "balancing", "relay"
 PROXIED = frozenset(case.name for case in cases.CASES)
 TRANSLATED = frozenset(case.name for case in cases.TRANSLATED)
 RELAY_PARTS = (*cases.BY_NAME, cases.UPLOAD, cases.DOWNLOAD)
-PARTS = (PLUGIN_SERVER, *parts.NAMES, RELAY)
+PARTS = (PLUGIN_SERVER, *parts.NAMES, BALANCING, RELAY)
 
 
 def main() -> None:
@@ -40,6 +40,8 @@ def main() -> None:
     for part in parts.NAMES:
         if part in options.parts:
             _print(parts.lines(part, options.seconds))
+    if BALANCING in options.parts:
+        _print(balancing.lines(options.seconds))
     relay = [part for part in options.parts if part == RELAY or part in RELAY_PARTS]
     if relay:
         _relay([part for part in relay if part != RELAY], options.seconds, options.control)
