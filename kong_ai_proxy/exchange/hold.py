@@ -5,6 +5,7 @@ A target that fails before that may be followed by another one, and the client n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,7 @@ from kong_ai_proxy.exchange.errors import (
     BAD_GATEWAY,
     FIRST_CLIENT_ERROR,
     GATEWAY_TIMEOUT,
+    OK,
     SERVER_ERROR,
     Refused,
 )
@@ -34,10 +36,16 @@ from kong_ai_proxy.exchange.messages import (
 from kong_ai_proxy.exchange.observed import ObservedStream
 from kong_ai_proxy.exchange.reading import Known
 from kong_ai_proxy.formats.errors import ProviderError
+from kong_ai_proxy.formats.fields import parsed
+from kong_ai_proxy.formats.openai.errors import error_of
 
 MAX_HELD = 64 << 10
 """Bytes of one answer that wait. What is longer passes on, and can then no longer fail."""
 
+_END = re.compile(rb'\[DONE\]|"finish_reason"\s*+:\s*+"')
+"""What a stream of OpenAI's ends with, though it says nothing."""
+_ANSWERS = frozenset({"choices", "content", "data", "id", "output", "text"})
+"""Members of answers that are more than an error."""
 _OVERLOADED = 529
 """Anthropic's (https://docs.anthropic.com/en/api/errors); `failover_criteria` has no word of its
 own for it."""
@@ -108,11 +116,10 @@ class Hold:
             else:
                 self._keep(action)
                 if isinstance(action, Finish):
-                    yield from self._decide()
+                    yield from self._decide(answer())
         held = answer()
         if not self.is_open and held is not None:
-            is_stream = held.is_stream or isinstance(held.reading, ObservedStream)
-            yield from self._look(held.reading, is_stream)
+            yield from self._look(held.reading, _is_stream(held))
 
     def _keep(self, action: Action) -> None:
         self._held.append(action)
@@ -131,7 +138,7 @@ class Hold:
         status = GATEWAY_TIMEOUT if lost.criterion == "timeout" else BAD_GATEWAY
         return self._own(Fail(lost.criterion, lost.reason, Refused(status, BROKE_OFF)))
 
-    def _decide(self) -> Iterator[Action]:
+    def _decide(self, held: Held | None) -> Iterator[Action]:
         """The answer is complete: whether it is an error."""
         self.is_open = True
         first = self._held[0]
@@ -144,8 +151,29 @@ class Hold:
             yield _inside(status, f"an error of status {status}", told)
         elif status >= SERVER_ERROR > self._upstream:
             yield _inside(status, "an error in an answer of status 200", told)
+        elif held is not None and (failed := self._said(held)) is not None:
+            yield self._failed(failed)
         else:
             yield from self._held
+
+    def _failed(self, error: ProviderError) -> Fail:
+        reason = f"an error in an answer of status 200: {error.message}"[:200]
+        return _inside(error.status, reason, self._told(error))
+
+    def _said(self, held: Held) -> ProviderError | None:
+        """What went wrong in an answer of status 200, all of which is held: it is an error, or a
+        stream that says nothing and has no end."""
+        if self._upstream != OK:
+            return None
+        body = b"".join(action.chunk for action in self._held if isinstance(action, Emit))
+        if not _is_stream(held):
+            return _error_in(body)
+        reading = held.reading
+        if reading is None or reading.has_content:
+            return None
+        if isinstance(reading, ObservedStream) or _END.search(body):
+            return reading.failed
+        return reading.failed or ProviderError(BROKE_OFF)
 
     def _look(self, reading: Known | None, is_stream: bool) -> Iterator[Action]:
         """Whether what is held is enough to know."""
@@ -167,6 +195,20 @@ class Hold:
             self.is_open = True
             yield from self._held
             self._held = []
+
+
+def _is_stream(held: Held) -> bool:
+    return held.is_stream or isinstance(held.reading, ObservedStream)
+
+
+def _error_in(body: bytes) -> ProviderError | None:
+    """The error that a whole answer is; None where it is anything else."""
+    if b'"error"' not in body:
+        return None
+    value = parsed(body)
+    if not isinstance(value, dict) or not value.get("error") or value.keys() & _ANSWERS:
+        return None
+    return error_of(value)
 
 
 def status_of(status: int) -> int:

@@ -34,6 +34,7 @@ JSON_HEAD = Head(ResponseHead(200, (("content-type", "application/json"),)))
 
 FIRST = b'data: {"id":"1","choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 CONTENT = b'data: {"id":"1","choices":[{"delta":{"content":"hi"}}]}\n\n'
+STOPPED = b'data: {"id":"1","choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 OVERLOADED = b'data: {"error":{"message":"too busy","type":"overloaded_error"}}\n\n'
 LIMITED = b'data: {"error":{"message":"slow down","code":"rate_limit_exceeded"}}\n\n'
@@ -119,6 +120,31 @@ def test_an_error_in_a_stream_is_told_as_a_status_where_nobody_else_is_asked() -
 def test_an_error_that_is_the_clients_has_only_its_own_name() -> None:
     failed = failure(fed(attempt(), STREAM_HEAD, Data(WRONG)))
     assert (failed.criterion, failed.also) == ("http_400", "")
+
+
+@pytest.mark.parametrize("said", [[], [FIRST]])
+def test_a_stream_that_ends_without_having_said_anything_is_a_failure(said: list[bytes]) -> None:
+    failed = failure(fed(attempt(), STREAM_HEAD, *map(Data, said), End()))
+    assert failed.criterion == "error"
+    assert isinstance(failed.told[0], Commit)
+    assert failed.told[0].head.status == 502
+
+
+@pytest.mark.parametrize("end", [DONE, STOPPED])
+def test_a_stream_without_a_word_that_has_an_end_is_an_answer(end: bytes) -> None:
+    whole = FIRST + end
+    assert emitted(fed(attempt(), STREAM_HEAD, Data(whole), End())) == whole
+
+
+def test_a_whole_answer_that_is_an_error_is_a_failure() -> None:
+    body = b'{"error":{"message":"too busy","type":"overloaded_error"}}'
+    failed = failure(fed(attempt(stream=False), JSON_HEAD, Data(body), End()))
+    assert (failed.criterion, failed.also) == ("error", "http_503")
+
+
+def test_a_whole_answer_that_tells_of_no_error_is_none() -> None:
+    body = b'{"id":"resp_1","output":[],"error":null}'
+    assert emitted(fed(attempt(stream=False), JSON_HEAD, Data(body), End())) == body
 
 
 def test_an_error_after_the_content_is_the_clients_to_see() -> None:
