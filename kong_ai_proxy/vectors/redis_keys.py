@@ -6,7 +6,14 @@
     kong-ai-proxy:vectors:<metric>:<dimensions>            a search index over all of the latter
 
 Keys of a space are in one slot of a cluster: the braces see to it. Every key ends by itself when
-the space is not used any more.
+the space is not used any more. Who logs in needs
+
+    ACL SETUSER kong on >password ~kong-ai-proxy:vectors:* \\
+        +hmget +hget +hset +del +expire +set +get +pexpire +eval \\
+        +ft.info +ft.create +ft.search
+
+of which the last line is for a search module alone (without that, or the module, vectors are
+compared here).
 """
 
 from __future__ import annotations
