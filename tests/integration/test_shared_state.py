@@ -328,6 +328,24 @@ async def test_a_server_that_is_not_there_at_first_is_found_later(server: RedisS
         await until(lambda: second.total == 10)
 
 
+async def test_a_server_that_hangs_holds_nobody_up(
+    server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_ANSWER_SECONDS", 0.2)
+    caplog.set_level(logging.INFO)
+    async with nodes(server) as (first, second):
+        await exchanges(first)
+        server.freeze()
+        await until(lambda: caplog.text.count("goes on by itself") == 2)
+        first.states.used(0, 10, 0, 0.0)
+        await asyncio.wait_for(second.sharing.close(), 5)
+        server.thaw()
+        await exchanges(first)
+        with server.client() as client:
+            (name,) = client.keys(PREFIX + "*")
+            assert client.hget(name, "prompt") == b"10"
+
+
 async def test_a_target_that_redis_refuses_keeps_no_other_from_being_shared(
     server: RedisServer,
 ) -> None:
