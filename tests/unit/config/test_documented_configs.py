@@ -16,6 +16,7 @@ from kong_ai_proxy.auth.identity import AwsIdentity, BearerToken, Credential, Id
 from kong_ai_proxy.auth.sigv4 import AwsCredentials
 from kong_ai_proxy.exchange.messages import ClientRequest, Env
 from kong_ai_proxy.exchange.plan import Plan
+from tests.integration import examples
 from tests.unit.config.samples import FIXTURES, fill_in, problems
 
 DOCUMENTED: list[dict[str, Any]] = yaml.safe_load(
@@ -173,3 +174,50 @@ def credential(identity: Identity | None) -> Credential | None:
 @pytest.mark.parametrize("id_", TEXT)
 def test_a_request_goes_where_kongs_pages_say(id_: str) -> None:
     assert url(TEXT[id_]) == upstream(id_)
+
+
+# ---- what examples/ has of them
+
+EXAMPLES: dict[str, str] = yaml.safe_load(
+    (FIXTURES / "documented_examples.yaml").read_text(encoding="utf-8")
+)
+ADVANCED = {
+    PurePosixPath(entry["id"]).stem: entry["configs"][0]
+    for entry in DOCUMENTED
+    if entry["plugin"] == "ai-proxy-advanced"
+}
+
+
+def example(name: str) -> Any:
+    """The plugin's configuration on the Route that has a documented use."""
+    file, _, route = EXAMPLES[name].partition(" ")
+    found = next(each for each in examples.routes(examples.deck(file)) if each["name"] == route)
+    return next(each["config"] for each in found["plugins"] if each["name"].startswith("ai-proxy"))
+
+
+def kind_of_use(given: Any) -> tuple[object, ...]:
+    """What makes one use another than the next."""
+    targets = given.get("targets", [given])
+    return (
+        given.get("llm_format", "openai"),
+        {target["route_type"] for target in targets},
+        given.get("balancer", {}).get("algorithm", "round-robin"),
+        given.get("vectordb", {}).get("strategy"),
+        given.get("balancer", {}).get("max_fails", 0) > 0,
+        any("$(" in target["model"].get("name", "") for target in targets),
+    )
+
+
+def providers(given: Any) -> set[str]:
+    return {target["model"]["provider"] for target in given.get("targets", [given])}
+
+
+def test_each_use_of_the_advanced_plugin_has_an_example() -> None:
+    assert set(EXAMPLES) == set(ADVANCED)
+
+
+@pytest.mark.parametrize("name", ADVANCED)
+def test_the_example_is_of_that_use(name: str) -> None:
+    written = example(name)
+    assert kind_of_use(written) == kind_of_use(ADVANCED[name])
+    assert providers(written) >= providers(ADVANCED[name])
