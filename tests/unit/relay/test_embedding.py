@@ -347,3 +347,9 @@ async def test_credentials_that_cannot_be_had_are_an_error(world: World) -> None
 async def test_a_region_that_is_not_known_is_an_error(world: World) -> None:
     with pytest.raises(EmbeddingError, match="aws_region"):
         await world.embedder("bedrock", "amazon.titan-embed-text-v1", auth=AWS).embed(TEXT)
+
+
+@pytest.mark.parametrize("world", ["openai", "ollama"], indirect=True)
+async def test_an_answer_may_come_compressed(world: World) -> None:
+    world.upstream.script(encoding="gzip")
+    assert await world.embedder(world.upstream.name, "all-minilm").embed(TEXT) == vector(TEXT, 8)
