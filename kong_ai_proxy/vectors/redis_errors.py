@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ssl
 
-from redis.asyncio.sentinel import MasterNotFoundError
+from redis.asyncio.sentinel import MasterNotFoundError, SlaveNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -67,11 +67,12 @@ def explained(error: Exception, config: Redis, address: str) -> StoreError:
         return StoreError(str(error))
     if isinstance(error, AuthenticationError):
         return StoreError(_refused_login(error, config))
-    if isinstance(error, MasterNotFoundError):
+    if isinstance(error, MasterNotFoundError | SlaveNotFoundError):
         nodes = ", ".join(f"{node.host}:{node.port}" for node in config.sentinel_nodes)
         return StoreError(
             f"{FIELDS}.sentinel_master: no sentinel of {nodes} names a master "
-            f"{config.sentinel_master} that is up (config.vectordb.redis.sentinel_nodes)"
+            f"{config.sentinel_master} that is up; are sentinel_nodes, sentinel_username and "
+            "sentinel_password right?"
         )
     if isinstance(error, RedisClusterException | ClusterError):
         return StoreError(

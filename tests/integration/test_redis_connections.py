@@ -304,7 +304,7 @@ async def test_a_sentinel_that_refuses_the_login_is_told(
     world: World, sentinel: RedisServer
 ) -> None:
     store = world.store(**by_sentinel(sentinel) | {"sentinel_password": "wrong-secret"})
-    with pytest.raises(StoreError, match=r"config\.vectordb\.redis\.") as caught:
+    with pytest.raises(StoreError, match="sentinel_username and sentinel_password") as caught:
         await store.has(SPACE)
     assert "-secret" not in str(caught.value)
 
@@ -347,6 +347,22 @@ async def test_a_cluster_keeps_spaces_on_several_nodes(cluster: list[RedisServer
         with server.client() as client:
             sizes.append(client.dbsize())
     assert all(sizes)
+
+
+async def test_a_clouds_token_logs_in_to_all_of_a_cluster(cluster: list[RedisServer]) -> None:
+    class Source(Tokens):
+        @override
+        async def get(self, identity: Any) -> BearerToken:
+            return BearerToken("server-secret")
+
+    fields: dict[str, Any] = {
+        "cluster_nodes": [{"ip": "127.0.0.1", "port": cluster[0].port}],
+        "cloud_authentication": {"auth_provider": "gcp"},
+    }
+    async with opened(cluster[0]) as world:
+        store = world.store(tokens=Source({}), **fields)
+        for name in ("1", "2", "3", "4", "5"):
+            await store.put(SPACE._replace(name=name), VECTORS)
 
 
 async def test_a_node_without_its_cluster_is_told(cluster: list[RedisServer]) -> None:
