@@ -1,7 +1,8 @@
 """least-connections: the most room, counting the request that is to be placed.
 
 The target with the least (requests under way + 1) / weight is asked; equal ones in turn. Requests
-under way are those of all workers of the node.
+under way are those of all workers of the node. A target that fails at once has none: `max_fails`
+keeps it from being asked first by every request.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ class InFlight(Protocol):
 class LeastConnections(Choice):
     """The choice among one group of targets."""
 
-    def __init__(self, indices: tuple[int, ...], weights: Sequence[int], states: InFlight) -> None:
-        """`weights`: of every target of the configuration."""
+    def __init__(
+        self, indices: tuple[int, ...], weights: Sequence[int], states: InFlight, ahead: int = 0
+    ) -> None:
+        """`weights`: of every target of the configuration. `ahead`: how many turns have passed."""
         self.indices = indices
         self._members = Members(indices)
         self._inverse = [1 / weight for weight in weights]
         self._are_equal = len({weights[index] for index in indices}) == 1
         self._states = states
-        self._last = -1
+        self._last = indices[ahead % len(indices) - 1]
 
     @override
     def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:

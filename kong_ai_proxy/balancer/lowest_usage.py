@@ -8,8 +8,9 @@ A target that is new, or was out for long, has used much less than the others. B
 every request would go to it until it has caught up, which may take days and more than it can
 carry. Here it is counted as if it had used as much as the others, but for CATCH_UP requests of
 average size: so many more than its share it gets, then the usage of all grows alike. What is
-forgiven stays forgiven. The same bounds what a single huge request means: the others get at most
-that much more before its target is asked again.
+forgiven stays forgiven. A target that is ahead of the others, by one huge request, is not asked
+until they have used as much. A failure uses nothing, and counts as much as an answer: a target
+that always fails would else be asked first by every request.
 
 What is compared with is the level: the most that a chosen target had used when it was chosen. For
 the first choice in a worker it is the median.
@@ -84,6 +85,11 @@ class LowestUsage(Choice):
         if used > self._level:
             self._level = used
         return chosen
+
+    @override
+    def failed(self, index: int) -> None:
+        self._forgiven[index] += self._means[index]
+        self._forgives = True
 
     def _least(
         self, usage: Sequence[float], pool: tuple[int, ...], key: str, now: float

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Protocol
 
 Gather = Callable[[Sequence[float]], Sequence[float]]
 
 
-class Choice(Protocol):
+class Choice:
     """One algorithm for one group of targets."""
 
     def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
@@ -19,7 +18,10 @@ class Choice(Protocol):
         quicker when the same tuple comes again. `key`: what consistent-hashing hashes. `now`:
         time.monotonic() seconds.
         """
-        ...
+        raise NotImplementedError
+
+    def failed(self, index: int) -> None:
+        """A target that was picked failed, and the request goes on to another one."""
 
 
 class Members:

@@ -64,11 +64,11 @@ class Known(Health, Used, Measured, Protocol):
 class Group:
     """Targets that are balanced among themselves."""
 
-    __slots__ = ("_left", "_without", "indices", "pick")
+    __slots__ = ("_left", "_without", "failed", "indices", "pick")
 
     def __init__(self, indices: tuple[int, ...], choice: Choice) -> None:
         self.indices = indices
-        self.pick = choice.pick
+        self.pick, self.failed = choice.pick, choice.failed
         self._without: Collection[int] = ()
         self._left = indices
 
@@ -90,11 +90,16 @@ class Balancer:
         config: AiProxyAdvanced,
         states: Known,
         random: Callable[[], float] = _random.random,
+        *,
+        ahead: int = 0,
     ) -> None:
-        """`random` gives numbers from 0 up to 1, for lowest-latency."""
+        """`random` gives numbers from 0 up to 1, for lowest-latency. `ahead`: how many turns this
+        worker is ahead at the beginning, a different number in each, so that not all of them begin
+        with the same target."""
         self._config = config.balancer
         self._states = states
         self._random = random
+        self._ahead = ahead
         self._weights = [target.weight for target in config.targets]
         hashes = config.balancer.algorithm == "consistent-hashing"
         self._seeds = seeds(identities(config.targets)) if hashes else ()
@@ -140,11 +145,13 @@ class Balancer:
             return _Only(indices[0])
         config, weights, states = self._config, self._weights, self._states
         in_turn = round_robin(indices, weights)
+        for _ in range(self._ahead):
+            in_turn.pick(indices, "", 0.0)
         match config.algorithm:
             case "consistent-hashing":
                 return ConsistentHashing(indices, weights, self._seeds, config.slots, in_turn)
             case "least-connections":
-                return LeastConnections(indices, weights, states)
+                return LeastConnections(indices, weights, states, self._ahead)
             case "lowest-latency":
                 return LowestLatency(indices, states, self._random)
             case "lowest-usage":
@@ -169,28 +176,32 @@ class _Only(Choice):
 class Round:
     """The choices for one request."""
 
-    __slots__ = ("_groups", "_key", "_states", "tried")
+    __slots__ = ("_asked", "_groups", "_key", "_states", "tried")
 
     def __init__(self, groups: Sequence[Group], states: Health, key: str) -> None:
         self._groups = groups
         self._states = states
         self._key = key
+        self._asked: Group | None = None
         self.tried: list[int] = []
         """The targets that `next` gave, in order."""
 
     def next(self, now: float) -> int | None:
         """The index of the target to ask, None when nobody is left. `now`: time.monotonic().
 
-        Where something is known against a target, this takes the probe of its breaker: whoever
-        asks for a target asks it.
+        Asked again, it takes the target it gave before to have failed. Where something is known
+        against a target, this takes the probe of its breaker: whoever asks for a target asks it.
         """
+        if self._asked is not None:
+            self._asked.failed(self.tried[-1])
+            self._asked = None
         doubtful = self._states.doubtful
         if doubtful:
             index = self._of_the_well(doubtful, now)
         elif self.tried:
             index = self._first(frozenset(self.tried), now)
         elif self._groups:
-            group = self._groups[0]
+            group = self._asked = self._groups[0]
             index = group.pick(group.indices, self._key, now)
         else:
             index = None
@@ -215,6 +226,7 @@ class Round:
                 index = group.pick(pool, self._key, now)
                 # Another worker may be quicker to take a probe.
                 if self._states.claim(index, now):
+                    self._asked = group
                     return index
                 pool = tuple(each for each in pool if each != index)
         return None

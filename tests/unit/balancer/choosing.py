@@ -45,14 +45,18 @@ def config(
 
 
 def balancer(
-    algorithm: str, weights: Sequence[int], names: Iterable[str] = (), **options: object
+    algorithm: str,
+    weights: Sequence[int],
+    names: Iterable[str] = (),
+    ahead: int = 0,
+    **options: object,
 ) -> tuple[Balancer, States]:
     """A balancer on its real states, with a seeded generator of random numbers. The models are
     different ones where their names are not given."""
     names = names or [f"model-{number}" for number in range(len(weights))]
     made = config(algorithm, weights, names, options)
     states = Table.private().states("plugin", made)
-    return Balancer(made, states, Random(4).random), states
+    return Balancer(made, states, Random(4).random, ahead=ahead), states
 
 
 class Figures:

@@ -196,3 +196,15 @@ def test_semantic_takes_turns_by_weight_within_the_tier_it_is_given() -> None:
     made, _ = balancer("round-robin", [75, 25, 100])
     found = counts(lambda: made.round(range(3), tiers=[[0, 1], [2]]).next(NOW), 100)
     assert found == {0: 75, 1: 25}
+
+
+@pytest.mark.parametrize("algorithm", ["round-robin", "least-connections", "lowest-usage"])
+def test_workers_begin_with_different_targets(algorithm: str) -> None:
+    workers = [balancer(algorithm, [100] * 4, ahead=ahead)[0] for ahead in range(8)]
+    assert [worker.round(range(4)).next(NOW) for worker in workers] == [0, 1, 2, 3] * 2
+
+
+def test_the_first_choices_of_many_workers_are_balanced_by_weight() -> None:
+    workers = [balancer("round-robin", [40, 30, 20, 10], ahead=ahead)[0] for ahead in range(10)]
+    found = Counter(worker.round(range(4)).next(NOW) for worker in workers)
+    assert found == {0: 4, 1: 3, 2: 2, 3: 1}
