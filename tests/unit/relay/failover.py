@@ -172,6 +172,8 @@ class Pairs:
     order: tuple[str, str]
     lines: list[dict[str, Any]] = field(default_factory=list)
     """The log's lines, parsed."""
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """For who wants to ask by himself."""
 
     async def ask(self, name: str, *, stream: bool) -> Answer:
         """The answer to a conversation for which these two are there."""
@@ -259,6 +261,8 @@ ALL = [*CRITERIA, "non_idempotent"]
 NAME = "the-model"
 LONG_MS = 20_000
 """A timeout that is never over, in milliseconds."""
+SHORT_MS = 400
+"""One that is soon over, but in which a good answer comes on a busy machine too."""
 
 
 @contextlib.asynccontextmanager

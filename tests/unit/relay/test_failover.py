@@ -24,6 +24,7 @@ from tests.unit.relay.clients import (
 from tests.unit.relay.failover import (
     LONG_MS,
     NAME,
+    SHORT_MS,
     answered,
     error,
     log_lines,
@@ -66,7 +67,7 @@ async def test_the_log_names_all_that_were_asked() -> None:
 async def test_a_client_that_has_left_makes_nobody_be_asked_any_more() -> None:
     async with (
         providers(Hang(), Good()) as (first, second),
-        targets(first, second, read_timeout=300) as relay,
+        targets(first, second, read_timeout=LONG_MS) as relay,
     ):
         async with client(relay) as one:
             await one.ask(body=question(NAME, stream=False))
@@ -98,9 +99,10 @@ async def test_the_last_answer_of_a_provider_counts(
     steps: list[Step], status: int, message: str, order: list[str]
 ) -> None:
     names = [*order, "openai"][: len(steps)]
+    limit = SHORT_MS if any(isinstance(each, Hang) for each in steps) else LONG_MS
     async with (
         providers(*steps) as places,
-        targets(*places, providers=names, read_timeout=100) as relay,
+        targets(*places, providers=names, read_timeout=limit) as relay,
     ):
         found = await answered(relay)
         assert (found.status, error(found)) == (status, message)

@@ -37,7 +37,9 @@ from tests.unit.relay.failover import (
     ALL,
     CLIENT,
     LOGGED,
+    LONG_MS,
     NAME,
+    SHORT_MS,
     answered,
     providers,
     question,
@@ -73,7 +75,9 @@ async def test_an_opening_that_was_held_is_never_sent(
 ) -> None:
     async with (
         providers(first, Good()) as places,
-        targets(*places, logging=logging, read_timeout=150) as relay,
+        targets(
+            *places, logging=logging, read_timeout=SHORT_MS if isinstance(first, Hang) else LONG_MS
+        ) as relay,
     ):
         found = await answered(relay, stream=True)
     assert found.body.count(b'"role"') == 1

@@ -19,7 +19,8 @@ from tests.unit.relay.failover import (
 )
 
 OWN, OTHER = ("openai", "anthropic"), ("anthropic", "openai")
-LIMITS = {"connect_timeout": 150, "read_timeout": 150, "write_timeout": 150}
+LIMITS = {"connect_timeout": 250, "read_timeout": 250, "write_timeout": 250}
+TRIES = 3
 WORLDS = [
     pytest.param([word, *more], order, id="-".join([word, *more, order[0]]))
     for at, word in enumerate(CRITERIA)
@@ -50,7 +51,8 @@ async def test_faults(criteria: list[str], order: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(("criteria", "order"), WORLDS)
 async def test_silence(criteria: list[str], order: tuple[str, str]) -> None:
-    """All at the same time, since each of them takes its time."""
+    """All at the same time, since each of them takes its time. Where the machine was too busy for
+    a good answer in that time, a cell is looked at again, by itself."""
     cells = {
         f"{name}, {mode}": (fault, mode) for name, fault in HANGS.items() for mode in fault.modes
     }
@@ -65,4 +67,11 @@ async def test_silence(criteria: list[str], order: tuple[str, str]) -> None:
 async def _wrong(
     found: Pairs, name: str, fault: Fault, mode: str, criteria: list[str]
 ) -> list[str]:
-    return await complaints(found, name, fault, mode, over=leads_on(fault, criteria))
+    over = leads_on(fault, criteria)
+    wrong = await complaints(found, name, fault, mode, over=over)
+    for _ in range(TRIES - 1):
+        if not wrong:
+            break
+        async with found.alone:
+            wrong = await complaints(found, name, fault, mode, over=over)
+    return wrong

@@ -51,6 +51,11 @@ CODECS: dict[str, ChatProvider] = {
 }
 
 
+PATIENT = 20.0
+QUIET = 0.1
+"""Seconds after which a provider that is expected to be silent is."""
+
+
 class Heard(NamedTuple):
     """All that came; `how` it ended."""
 
@@ -76,13 +81,19 @@ class Heard(NamedTuple):
 
 
 async def ask(
-    provider: Faulty, path: str = "/v1/chat/completions", stream: bool = False, most: int = 1 << 20
+    provider: Faulty,
+    path: str = "/v1/chat/completions",
+    *,
+    stream: bool = False,
+    silent: int | None = None,
 ) -> Heard:
-    """What a request brings until the connection ends, or is silent for a while."""
+    """What a request brings until the connection ends; or, where silence is expected after so many
+    bytes, until nothing has come for a while."""
     body = orjson.dumps({"model": "m", "stream": stream})
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    wait = QUIET if silent == 0 else PATIENT
     try:
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(wait):
             reader, writer = await asyncio.open_connection("127.0.0.1", provider.port)
     except TimeoutError:
         return Heard(b"", "unanswered")
@@ -91,17 +102,15 @@ async def ask(
     writer.write(head + body)
     data, how = b"", "closed"
     try:
-        while len(data) < most:
-            async with asyncio.timeout(0.1):
-                piece = await reader.read(4096)
-            if not piece:
-                break
+        while piece := await asyncio.wait_for(reader.read(4096), wait):
             data += piece
+            wait = QUIET if silent is not None and len(data) >= silent else PATIENT
     except TimeoutError:
         how = "silent"
     except ConnectionResetError:
         how = "reset"
-    writer.transport.abort()
+    finally:
+        writer.transport.abort()
     return Heard(data, how)
 
 
@@ -121,8 +130,11 @@ async def ask(
 )
 async def test_what_comes_before_any_answer(step: Step, how: str, received: int) -> None:
     async with Faulty(step) as provider:
-        assert await ask(provider) == (b"", how)
-        assert len(provider.received) == received
+        is_quiet = how in ("silent", "unanswered")
+        assert await ask(provider, silent=0 if is_quiet else None) == (b"", how)
+        async with asyncio.timeout(PATIENT):
+            while len(provider.received) < received:
+                await asyncio.sleep(0.001)
 
 
 async def test_a_connection_that_is_closed_at_once() -> None:
@@ -150,7 +162,7 @@ async def test_it_becomes_another_and_keeps_its_port() -> None:
             await provider.become(Refuse())
             assert (await ask(provider)).how == "refused"
             await provider.become(Unanswered())
-            assert (await ask(provider)).how == "unanswered"
+            assert (await ask(provider, silent=0)).how == "unanswered"
             await provider.become(Good())
             assert provider.received == []
 
@@ -167,12 +179,13 @@ async def test_an_error_with_its_time_and_coding() -> None:
 async def test_an_answer_stops_where_it_is_told_to(step: type[Reset | Close | Hang]) -> None:
     async with Faulty(Good()) as provider:
         head, _, _ = (await ask(provider, stream=True)).data.partition(b"\r\n\r\n")
+        size = len(head) + 4
         await provider.become(step(head=9))
-        assert (await ask(provider, stream=True)).data == head[:9]
+        assert (await ask(provider, stream=True, silent=9)).data == head[:9]
         await provider.become(step(body=5))
-        assert len((await ask(provider, stream=True)).data) == len(head) + 4 + 5
+        assert len((await ask(provider, stream=True, silent=size + 5)).data) == size + 5
         await provider.become(step(Good("one two"), words=1))
-        data = (await ask(provider, stream=True)).data
+        data = (await ask(provider, stream=True, silent=size + 300)).data
         assert b'"one"' in data
         assert data.endswith(b"\n\n\r\n")
 
@@ -187,7 +200,11 @@ async def test_bodies_that_take_their_time() -> None:
     async with Faulty(Trickle(Status(500, body=b"slow"), every=0.001)) as provider:
         assert (await ask(provider)).body == b"slow"
         await provider.become(Endless(500, every=0.001))
-        assert len((await ask(provider, most=400)).data) >= 400
+        heard = asyncio.create_task(ask(provider))
+        await asyncio.wait([heard], timeout=QUIET)
+        assert not heard.done()
+        heard.cancel()
+        await asyncio.wait([heard])
 
 
 async def test_heads_that_make_no_sense() -> None:
