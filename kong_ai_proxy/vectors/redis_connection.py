@@ -243,7 +243,7 @@ class Server:
             "max_connections": config.keepalive_pool_size,
         }
         master: Client = sentinel.master_for(name, **options)
-        self._closers += [sentinel, master]
+        self._closers += [*sentinel.sentinels, master]
         if config.sentinel_role == "master":
             return master, master
         replica: Client = sentinel.slave_for(name, **options)
