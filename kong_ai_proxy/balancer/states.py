@@ -46,7 +46,7 @@ class Table:
         """`slot` is the worker's: its columns are nobody else's. What a worker before in it had
         under way is forgotten."""
         self._memory = memory
-        self._slot = slot
+        self.slot = slot
         self._left: collections.deque[list[int]] = collections.deque()
         self._is_full = False
         memory.forget_worker(slot)
@@ -60,7 +60,7 @@ class Table:
     def states(self, plugin_id: str, config: AiProxyAdvanced) -> States:
         """The states of a configuration's targets, those of one before that had the same."""
         keys = identity.keys(plugin_id, config.targets)
-        memory, own = self._memory, self._memory.workers[self._slot]
+        memory, own = self._memory, self._memory.workers[self.slot]
         with memory.lock:
             while self._left:
                 for record in self._left.popleft():
@@ -71,7 +71,7 @@ class Table:
         if records is None:
             self._warn()
             return Table.private(len(keys)).states(plugin_id, config)
-        states = States(memory, self._slot, records, config)
+        states = States(memory, self.slot, records, config)
         # Not at once: whoever is collecting garbage may be in the middle of the lines above.
         weakref.finalize(states, self._left.append, records).atexit = False
         return states

@@ -20,6 +20,10 @@ from kong_ai_proxy.exchange.messages import Fail, ResponseHead
 MAX_REST = 300.0
 """Seconds: what a provider's Retry-After counts at most. Some name the end of the month."""
 
+MAX_LATENCY = 60.0
+"""Seconds: what a failure counts at most, so that it is soon forgotten. It is as slow as two of the
+slowest target's answers, or tokens."""
+
 _IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
 """RFC 9110 section 9.2.2."""
 _ALWAYS_COUNT = frozenset({"error", "invalid_header", "timeout"})
@@ -44,15 +48,17 @@ class Balancing:
         semantic: Router | None = None,
         *,
         by_opening: bool = False,
+        ahead: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`semantic` is there for that algorithm. `by_opening`: consistent-hashing takes how a
-        conversation began where the header is absent."""
+        conversation began where the header is absent. `ahead` is a different number in each worker,
+        so that not all begin with the first target."""
         own = config.balancer
         self.retries = own.retries
         self.states = states
         self.now = now
-        self._balancer = Balancer(config, states)
+        self._balancer = Balancer(config, states, ahead=ahead)
         self._semantic = semantic
         self._hash_header = own.hash_on_header.lower()
         self._hashes = own.algorithm == "consistent-hashing"
@@ -97,14 +103,14 @@ class Balancing:
 
     # ---- how a target fares
 
-    def failed(self, index: int, attempt: Attempt | None, fail: Fail, seconds: float) -> None:
-        """A try ended with `fail` after `seconds`."""
+    def failed(self, index: int, attempt: Attempt | None, fail: Fail) -> None:
+        """A try ended with `fail`."""
         now = self.now()
         if self._counts_as_failure({fail.criterion, fail.also}):
             self.states.failed(index, now)
         if self._by_latency:
-            known = self.states.latencies(now)[index]
-            self.states.took(index, max(2 * known, seconds), now)
+            slowest = max(self.states.latencies(now))
+            self.states.took(index, min(2 * slowest or MAX_LATENCY, MAX_LATENCY), now)
         if attempt is not None:
             self._note_usage(index, attempt)
             self._note_rest(index, attempt.answered, now)

@@ -228,11 +228,10 @@ class Driver:
             raise
         finally:
             balancing.states.end(index)
-        seconds = balancing.now() - started
         if failed is None:
-            balancing.ended(index, attempt, seconds)
+            balancing.ended(index, attempt, balancing.now() - started)
         else:
-            balancing.failed(index, attempt, failed.fail, seconds)
+            balancing.failed(index, attempt, failed.fail)
         return failed
 
     def _goes_on(self, balancing: Balancing, fail: Fail) -> bool:

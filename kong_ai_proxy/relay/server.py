@@ -193,6 +193,7 @@ class Relay:
                 self._table.states(plan.plugin_id or "", config),
                 self._semantic(plan, config),
                 by_opening=self._settings.prompt_affinity,
+                ahead=self._table.slot,
             )
         return found
 

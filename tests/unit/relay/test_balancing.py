@@ -63,7 +63,7 @@ def fail(criterion: str, also: str = "") -> Fail:
 @pytest.mark.parametrize("criterion", ["error", "timeout", "invalid_header"])
 def test_what_is_no_answer_counts_always(criterion: str) -> None:
     setting = Setting(max_fails=1, failover_criteria=["http_500"])
-    setting.balancing.failed(0, None, fail(criterion), 1.0)
+    setting.balancing.failed(0, None, fail(criterion))
     assert setting.is_out()
 
 
@@ -131,11 +131,14 @@ def test_latency_is_a_whole_answers_or_a_tokens(strategy: str, seconds: float) -
     assert setting.states.latencies(setting.now)[0] == pytest.approx(seconds)
 
 
-def test_a_failure_is_a_slow_sample() -> None:
+@pytest.mark.parametrize(("slowest", "seconds"), [(3.0, 6.0), (0.0, 60.0), (50.0, 60.0)])
+def test_a_failure_is_slower_than_every_answer_but_not_for_ever(
+    slowest: float, seconds: float
+) -> None:
     setting = Setting(algorithm="lowest-latency", latency_strategy="e2e")
-    setting.states.took(0, 3.0, setting.now)
-    setting.balancing.failed(0, None, fail("error"), 0.001)
-    assert setting.states.latencies(setting.now)[0] == pytest.approx(6.0)
+    setting.states.took(1, slowest, setting.now)
+    setting.balancing.failed(0, None, fail("error"))
+    assert setting.states.latencies(setting.now)[0] == pytest.approx(seconds)
 
 
 def test_a_target_rests_as_long_as_it_says_where_its_status_is_listed() -> None:
