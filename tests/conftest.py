@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -16,6 +17,9 @@ from tests.gateways import (
     real_kinds,
 )
 from tests.recorder import Recorder
+
+# Before NumPy is loaded: the threads of several test processes would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A busy machine is no failure. (Where CI is set, Hypothesis has a profile of its own that says the
 # same, and takes the same examples each time.)

@@ -28,6 +28,7 @@ from kong_ai_proxy.vectors.store import (
     Space,
     Store,
     StoreError,
+    load,
     open_store,
 )
 
@@ -94,6 +95,7 @@ class Semantic:
         self._embedder = embedder
         self._open = open_
         self._store: Store | None = None
+        self._vectordb = config.vectordb
         self._threshold = config.vectordb.threshold
         self._catchall: list[int] = []
         self._groups: dict[str, list[int]] = {}  # by description
@@ -239,6 +241,7 @@ class Semantic:
         """Make what is missing; the reason where that fails."""
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
+                await load(self._vectordb)
                 store = self._opened()
                 if await store.has(self._space):
                     return None

@@ -16,6 +16,9 @@ longer ones means nothing by it), so that
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -110,6 +113,15 @@ def check_size(length: float) -> None:
         )
 
 
+async def load(config: Vectordb) -> None:
+    """Have the libraries imported that `open_store` needs, in a thread of their own: it takes as
+    long as hundreds of requests do."""
+    _one_thread_of_blas()
+    module = "pgvector_store" if config.strategy == "pgvector" else "redis_store"
+    with contextlib.suppress(ModuleNotFoundError):  # which open_store tells of
+        await asyncio.to_thread(importlib.import_module, f"kong_ai_proxy.vectors.{module}")
+
+
 def open_store(
     config: Vectordb, *, tokens: Tokens | None = None, ca_file: str | None = None
 ) -> Store:
@@ -133,13 +145,17 @@ def _postgres(config: Vectordb, ca_file: str | None) -> Store:
 
 
 def _redis(config: Vectordb, tokens: Tokens | None, ca_file: str | None) -> Store:
-    # Read when NumPy is loaded. A matrix of a few targets is no work for a thread on every core.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _one_thread_of_blas()
     try:
         from kong_ai_proxy.vectors.redis_store import RedisStore
     except ModuleNotFoundError as error:
         raise _missing("redis", error) from None
     return RedisStore(config, tokens=tokens, ca_file=ca_file)
+
+
+def _one_thread_of_blas() -> None:
+    """Read when NumPy is loaded. A matrix of a few targets is no work for a thread on every core."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _missing(strategy: str, error: ModuleNotFoundError) -> StoreError:
