@@ -154,7 +154,7 @@ def _redis(config: Vectordb, tokens: Tokens | None, ca_file: str | None) -> Stor
 
 
 def _one_thread_of_blas() -> None:
-    """Read when NumPy is loaded. A matrix of a few targets is no work for a thread on every core."""
+    """Read when NumPy is loaded: a matrix of a few targets is no work for every core."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
