@@ -100,6 +100,8 @@ class World:
 
     running: RunningGateway
     places: dict[str, Place]
+    deck: str
+    """As it was loaded."""
 
     def __getitem__(self, name: str) -> Place:
         return self.places[name]
@@ -133,8 +135,10 @@ async def world(
                     script = Good(str(index), keeps=True)
                     found.append(await stack.enter_async_context(Faulty(script)))
                     examples.point(target, found[-1].origin)
-        running = await gateway(dumped(deck), env=ENV)
+        loaded = dumped(deck)
+        running = await gateway(loaded, env=ENV)
         http = httpx.AsyncClient(base_url=running.url, timeout=20)
         await stack.enter_async_context(http)
         paths = {route["name"]: examples.path(route) for route in examples.routes(deck)}
-        yield World(running, {n: Place(http, paths[n], found) for n, found in targets.items()})
+        places = {n: Place(http, paths[n], found) for n, found in targets.items()}
+        yield World(running, places, loaded)

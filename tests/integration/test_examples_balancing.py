@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
+from kong_ai_proxy.gateway.dev_deck import dumped
 from tests.faults import ErrorEvent, Good, Hang, Refuse, Status
 from tests.gateways import GatewayFactory
-from tests.integration import balanced
+from tests.integration import balanced, examples
 from tests.integration.balanced import Place, Says, said, world
 from tests.integration.examples import ENV, Json
 
@@ -122,6 +124,20 @@ async def _open(place: Place) -> float:
         assert said(await place.ask()) == "1"
         if len(place.targets[0].received) == 3:
             return before
+
+
+async def test_a_reload_keeps_the_breaker_open(gateway: GatewayFactory) -> None:
+    async with world(gateway, "circuit-breaker.yaml") as found:
+        place = found["circuit-breaker"]
+        await place.targets[0].become(Status(503))
+        before = await _open(place)
+        for weight in (100, 50):  # the same file, and one with another weight
+            deck: Json = yaml.safe_load(found.deck)
+            for route in examples.routes(deck):
+                balanced.plugin(route)["config"]["targets"][0]["weight"] = weight
+            await found.running.reload(dumped(deck))
+            assert await place.shares(8) == {"1": 8}
+        assert place.asked[0] == 3 or time.monotonic() - before > 10  # fail_timeout
 
 
 async def test_the_breaker_does_not_count_403(gateway: GatewayFactory) -> None:
