@@ -1,7 +1,7 @@
 """A provider that fails as its script says, below HTTP and within it.
 
     async with Faulty(Status(503, retry_after="7"), Good("hello")) as provider:
-        ...  # provider.url is a target's `upstream_url`; provider.received is what it was asked
+        ...  # provider.origin is a target's `upstream_url`, provider.received what it was asked
 
 Each request takes the next step of the script, and so does each connection where the step comes
 before any request; the last step is taken again and again. Answers are in the format of the path
@@ -376,7 +376,7 @@ class Faulty(Upstream):
     def __init__(
         self, *script: Step, tls: ssl.SSLContext | None = None, scheme: str = "http"
     ) -> None:
-        """With `tls` it speaks TLS. `scheme` is that of `url`."""
+        """With `tls` it speaks TLS. `scheme` is that of `origin`."""
         super().__init__(self._play, tls)
         self._scheme = scheme
         self._listening: contextlib.AsyncExitStack | None = None
@@ -400,11 +400,6 @@ class Faulty(Upstream):
         """Without a path a target gets its provider's own, which says whose format is spoken."""
         host = "127.0.0.1" if self._scheme == "http" else "localhost"
         return f"{self._scheme}://{host}:{self.port}"
-
-    @property
-    def bodies(self) -> list[object]:
-        """The JSON of all requests."""
-        return [orjson.loads(each.body) if each.body else None for each in self.received]
 
     async def become(self, *script: Step) -> None:
         """Forget everything, end what is under way, and follow another script."""
