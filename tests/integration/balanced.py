@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +119,14 @@ def plugin(route: Json) -> Json:
 
 @contextlib.asynccontextmanager
 async def world(
-    gateway: GatewayFactory, name: str, *routes: str, change: Change = lambda config: None
+    gateway: GatewayFactory,
+    name: str,
+    *routes: str,
+    change: Change = lambda config: None,
+    plugins: Sequence[Json] = (),
 ) -> AsyncIterator[World]:
-    """The file, or only these Routes of it. Target i says "i" until it is told to be another."""
+    """The file, or only these Routes of it, each with `plugins` beside its own. Target i says "i"
+    until it is told to be another."""
     deck = examples.deck(name)
     async with contextlib.AsyncExitStack() as stack:
         targets: dict[str, list[Faulty]] = {}
@@ -130,6 +135,7 @@ async def world(
             for route in service["routes"]:
                 config = plugin(route)["config"]
                 change(config)
+                route["plugins"] += plugins
                 found = targets[route["name"]] = []
                 for index, target in enumerate(config["targets"]):
                     script = Good(str(index), keeps=True)
