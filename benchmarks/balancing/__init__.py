@@ -9,4 +9,4 @@ from benchmarks.balancing import measure, report
 
 def lines(seconds: float) -> Iterable[str]:
     """Measure, each row for about `seconds`: the table, as it comes."""
-    return report.choices(measure.rows(seconds), measure.machine())
+    return report.choices(measure.rows(seconds))

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from random import Random
-from time import monotonic, process_time
+from statistics import median
+from time import monotonic
+
+from typing_extensions import override
 
 from benchmarks.conversion.measure import Timed, rounds
 from kong_ai_proxy.balancer.consistent_hashing import ConsistentHashing, seeds
@@ -32,30 +35,48 @@ MOST_SLOTS = 65_536
 RECORDS = 1024
 SINGLE_CHOICES = 500
 """Choices that are timed together."""
-ADDITIONS = 10_000_000
+ADDITIONS = 100_000
+ALL_ADDITIONS = 10_000_000
+_ADDING = compile(f"n = 0\nfor _ in range({ADDITIONS}): n += 1", "adding", "exec")
 
 _Choose = Callable[[], object]
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Microseconds for a choice, a figure a round."""
+
+    rounds: Sequence[float]
+    machine: Sequence[float]
+    """In each round: CPU seconds for ALL_ADDITIONS to a variable of a module, 1.0 on a good
+    machine."""
+
+    @property
+    def there(self) -> float:
+        """What it would be on a machine of 1.0."""
+        pairs = zip(self.rounds, self.machine, strict=True)
+        return median(each / machine for each, machine in pairs)
+
+    def __sub__(self, other: Figure) -> Figure:
+        pairs = zip(self.rounds, other.rounds, strict=True)
+        return Figure([each - less for each, less in pairs], self.machine)
+
+    @override
+    def __str__(self) -> str:
+        return str(Timed(list(self.rounds)))
+
+
+@dataclass(frozen=True)
 class Row:
-    """Microseconds for a choice with one algorithm."""
+    """What a choice with one algorithm takes."""
 
     label: str
-    first: Timed
+    first: Figure
     """All targets are well."""
-    troubled: Timed | None = None
+    troubled: Figure | None = None
     """One target's breaker is open."""
-    second: Timed | None = None
+    second: Figure | None = None
     """Another target, after the first one failed."""
-
-
-def machine() -> float:
-    """How fast this machine is: CPU seconds for ADDITIONS in a loop, 1.0 on a good one."""
-    begin, total = process_time(), 0
-    while total < ADDITIONS:
-        total += 1
-    return process_time() - begin
 
 
 def rows(seconds: float, targets: int = TARGETS) -> Iterator[Row]:
@@ -63,14 +84,28 @@ def rows(seconds: float, targets: int = TARGETS) -> Iterator[Row]:
     for algorithm in ALGORITHMS:
         well, failing = Case(algorithm, targets), Case(algorithm, targets)
         failing.open_a_breaker()
-        runs = [_many(well.first), _many(failing.first), _many(well.second)]
-        first, troubled, both = rounds(runs, seconds, 1e6 / SINGLE_CHOICES)
-        pairs = zip(both.rounds, first.rounds, strict=True)
-        yield Row(algorithm, first, troubled, Timed([both - one for both, one in pairs]))
+        first, troubled, both = _figures([well.first, failing.first, well.second], seconds)
+        yield Row(algorithm, first, troubled, both - first)
     for label, weights in (("equal", (100,)), ("different", range(1, 101))):
         chosen = Random(7).choices(weights, k=targets)
-        (first,) = rounds([lambda c=chosen: _new_slots(c)], seconds, 1e6 / SINGLE_CHOICES)  # type: ignore[misc]
-        yield Row(f"consistent-hashing, {label} weights, a slot's first value", first)
+        (figure,) = _figures([NewSlots(chosen).first], seconds)
+        yield Row(f"consistent-hashing, {label} weights, a slot's first value", figure)
+
+
+def _figures(choices: Sequence[_Choose], seconds: float) -> list[Figure]:
+    """How fast the machine is changes from one moment to the next: it is measured in each round."""
+    *timed, machine = rounds([*map(_many, choices), _add], seconds, 1.0)
+    return [
+        Figure(
+            [each / SINGLE_CHOICES * 1e6 for each in one.rounds],
+            [each * ALL_ADDITIONS / ADDITIONS for each in machine.rounds],
+        )
+        for one in timed
+    ]
+
+
+def _add() -> None:
+    exec(_ADDING, {})
 
 
 def _many(choose: _Choose) -> _Choose:
@@ -81,14 +116,28 @@ def _many(choose: _Choose) -> _Choose:
     return run
 
 
-def _new_slots(weights: Sequence[int]) -> None:
-    """Values of which hardly any two have the same slot."""
-    everybody = tuple(range(len(weights)))
-    made = seeds([f"target {index}" for index in everybody])
-    in_turn = round_robin(everybody, weights)
-    choice = ConsistentHashing(everybody, weights, made, MOST_SLOTS, in_turn)
-    for number in range(SINGLE_CHOICES):
-        choice.pick(everybody, f"request {number}", 0.0)
+class NewSlots:
+    """Consistent hashing of values of which hardly any two have the same slot."""
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        self._everybody = tuple(range(len(weights)))
+        self._weights = weights
+        self._seeds = seeds([f"target {index}" for index in self._everybody])
+        self._begin()
+
+    def _begin(self) -> None:
+        in_turn = round_robin(self._everybody, self._weights)
+        self._numbers = count()
+        self._choice = ConsistentHashing(
+            self._everybody, self._weights, self._seeds, MOST_SLOTS, in_turn
+        )
+
+    def first(self) -> int:
+        """A value's choice."""
+        number = next(self._numbers)
+        if number >= SINGLE_CHOICES:
+            self._begin()
+        return self._choice.pick(self._everybody, f"request {number}", 0.0)
 
 
 class Case:

@@ -17,7 +17,7 @@ What is left of a tier is balanced by weight among itself.
 from __future__ import annotations
 
 import random as _random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from typing_extensions import override
@@ -120,8 +120,10 @@ class Balancer:
         if tiers is None:
             groups = self._tiers(tuple(candidates))
         else:
-            allowed = set(candidates)
-            given = [tuple(i for i in tier if i in allowed) for tier in tiers]
+            given: Iterable[tuple[int, ...]] = map(tuple, tiers)
+            if len(candidates) < len(self._weights):
+                allowed = set(candidates)
+                given = (tuple(i for i in tier if i in allowed) for tier in tiers)
             groups = tuple(group for tier in given for group in self._tiers(tier))
         return Round(groups, self._states, key)
 

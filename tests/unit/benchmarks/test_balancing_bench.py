@@ -140,7 +140,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("once")
 def test_every_algorithm_has_a_row() -> None:
-    table = list(report.choices(measure.rows(0.0, targets=10), machine=1.0))
+    table = list(report.choices(measure.rows(0.0, targets=10)))
     for algorithm in measure.ALGORITHMS:
         assert sum(line.startswith(f"| {algorithm} |") for line in table) == 1
 
@@ -156,7 +156,9 @@ def test_what_is_timed_are_choices(algorithm: str) -> None:
 
 
 def test_figures_are_put_beside_their_goal_as_on_a_machine_of_speed_1() -> None:
-    rows = [measure.Row("round-robin", timing.Timed([30.0]), timing.Timed([50.0]))]
-    line = list(report.choices(rows, machine=2.0))[-1]
+    rows = [
+        measure.Row("round-robin", measure.Figure([30.0], [2.0]), measure.Figure([50.0], [2.0]))
+    ]
+    line = list(report.choices(rows))[-1]
     assert "| 30.0 (30.0 to 30.0) | 15.0 |" in line
     assert "| 50.0 (50.0 to 50.0) | 25.0, missed |" in line
