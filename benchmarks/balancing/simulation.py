@@ -21,6 +21,7 @@ from benchmarks.balancing import chart
 from kong_ai_proxy.balancer.rounds import Balancer, Round
 from kong_ai_proxy.balancer.states import States, Table
 from kong_ai_proxy.config import AiProxyAdvanced, parse
+from kong_ai_proxy.relay.balancing import MAX_LATENCY
 
 PICTURES = Path(__file__).parents[2] / "docs" / "balancing"
 TARGETS = "ABCD"
@@ -34,8 +35,6 @@ BEGIN = 1000.0
 SLOWER = 5.0
 FAILS_IN = 0.05
 """Seconds."""
-FAILURE_COUNTS = 10.0
-"""Seconds that a failure counts as, where latencies are compared."""
 KEYS = 20_000
 """Different values of the header that is hashed."""
 BIN = 3.0
@@ -206,7 +205,8 @@ class _Run:
     def _failed(self, round_: Round, target: int, at: float) -> None:
         self._states.end(target)
         self._states.failed(target, BEGIN + at)
-        self._states.took(target, FAILURE_COUNTS, BEGIN + at)
+        twice = 2 * max(self._states.latencies(BEGIN + at))
+        self._states.took(target, min(twice, MAX_LATENCY), BEGIN + at)  # as the relay has it
         self._ask(round_, at)
 
     def _answered(self, target: int, seconds: float, at: float) -> None:
