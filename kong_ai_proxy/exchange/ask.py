@@ -28,6 +28,11 @@ class Ask(NamedTuple):
     candidates: tuple[int, ...]
     """Indexes of the targets among which may be chosen. At least one."""
 
+    @property
+    def method(self) -> str:
+        """What providers are asked with."""
+        return self.asked.method(self.request.method)
+
     def prompt(self) -> str:
         """The text that says what is wanted: of a conversation the user's last words. "" where
         there is none."""

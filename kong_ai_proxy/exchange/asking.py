@@ -59,6 +59,13 @@ class Asked(NamedTuple):
         """Its key in `openai.OPERATIONS`: what is only passed on is like `preserve`."""
         return openai.PRESERVE if self.route_type == NATIVE_ONLY else self.route_type
 
+    def method(self, sent: str) -> str:
+        """What the provider is asked with, of the method that the client `sent`: CRUD types keep
+        it; elsewhere what has a body goes up as POST."""
+        operation = openai.OPERATIONS[self.operation]
+        kept = operation.collections or operation.any_body or operation.websocket
+        return sent if kept else "POST"
+
 
 class _Operation(NamedTuple):
     """What an operation of a native format is here."""

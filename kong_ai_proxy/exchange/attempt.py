@@ -407,10 +407,7 @@ class Attempt:
         return cloud.signature(self.identity, env, self._method(), place, sent)
 
     def _method(self) -> str:
-        """CRUD types keep it; elsewhere what has a body goes up as POST."""
-        operation = self._operation
-        kept = operation.collections or operation.any_body or operation.websocket
-        return self._request.method if kept else "POST"
+        return self._asked.method(self._request.method)
 
     def _parameters(self) -> Mapping[str, object]:
         """What the client asks for by name: in its JSON, or for a WebSocket in its query."""

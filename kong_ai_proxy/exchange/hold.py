@@ -157,7 +157,7 @@ class Hold:
             yield from self._held
 
     def _failed(self, error: ProviderError) -> Fail:
-        reason = f"an error in an answer of status 200: {error.message}"[:200]
+        reason = f"an error in an answer of status 200: {error.message}"
         return _inside(error.status, reason, self._told(error))
 
     def _said(self, held: Held) -> ProviderError | None:

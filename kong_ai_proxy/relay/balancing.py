@@ -88,7 +88,7 @@ class Balancing:
     def trial(self, ask: Ask, *, is_last: bool) -> Trial:
         """What the next attempt has to mind."""
         several = len(ask.candidates) > 1
-        leads_on = several and not is_last and self._may_repeat(ask.request.method)
+        leads_on = several and not is_last and self._may_repeat(ask.method)
         return Trial(self._counts, several, self._statuses if leads_on else frozenset())
 
     def _may_repeat(self, method: str) -> bool:
@@ -183,5 +183,5 @@ def retry_after(told: str | None, now: float) -> float:
         return float(told[:9])
     try:
         return max(email.utils.parsedate_to_datetime(told).timestamp() - now, 0.0)
-    except ValueError:
+    except (OverflowError, TypeError, ValueError):
         return 0.0

@@ -61,6 +61,8 @@ DEFAULT_TIMEOUTS = Timeouts(connect=60.0, write=60.0, read=3600.0)
 
 LEFT = "the client left"
 
+MAX_REASON = 300
+"""Characters of what a provider says that a line of the log has."""
 ERROR_SECONDS = 1.0
 """For all of an error's text, where another target can be asked instead."""
 
@@ -200,7 +202,7 @@ class Driver:
             if failed is None:
                 return
             last = failed if failed.fail.told or last is None or not last.fail.told else last
-            if not self._goes_on(balancing, failed.fail):
+            if not self._goes_on(balancing, failed.fail, ask.method):
                 break
         if last is None and unsuited is None:
             _log.warning("no available targets: the breakers of all are open")
@@ -234,11 +236,10 @@ class Driver:
             balancing.failed(index, attempt, failed.fail)
         return failed
 
-    def _goes_on(self, balancing: Balancing, fail: Fail) -> bool:
-        """Whether another target may be asked after this failure."""
+    def _goes_on(self, balancing: Balancing, fail: Fail, method: str) -> bool:
+        """Whether another target may be asked after this failure of a request with `method`."""
         kept = self._body is not None or not self._client.has_body or not self._consumed
         in_time = self._guards.left(self._loop.time() - self._started) > 0
-        method = self._client.method
         return kept and in_time and balancing.leads_on(fail, method, sent=self._sent)
 
     async def _try(self, attempt: Attempt) -> _Failed | None:
@@ -299,6 +300,7 @@ class Driver:
 
     def _failed(self, attempt: Attempt, fail: Fail) -> _Failed:
         """Note a failure, and tell the operator: the client only learns of the last one."""
+        fail = fail._replace(reason=_reason(fail.reason, attempt))
         if self._outgoing is not None:  # None: lost before it called anybody
             scheme, host, port, *_ = self._outgoing.address
             _log.warning("%s://%s:%d failed: %s", scheme, host, port, fail.reason)
@@ -468,6 +470,7 @@ class Driver:
 
     def _fail(self, reason: str | None) -> None:
         """Note why, and tell the operator: the client only learns that it failed."""
+        reason = _reason(reason or "", self._attempt) if self._attempt else reason
         self._failure = reason
         if self._outgoing is None:  # lost before it called anybody
             return
@@ -656,6 +659,11 @@ class Driver:
         )
         tried = (*self._tried, *(() if self._is_told else self._asked()))
         return report.outcome(self._plan, self._claims, self._client, attempt, tried, ending)
+
+
+def _reason(text: str, attempt: Attempt) -> str:
+    """A reason for the log. Providers quote the key that they refuse."""
+    return (report.masked(text, attempt) or "")[:MAX_REASON]
 
 
 async def _error_text(call: Call, until: float) -> bytes:

@@ -53,20 +53,20 @@ def outcome(
         response_model=reading.model if reading else None,
         mode=attempt.mode,
         status=end.status,
-        failure=_masked(end.failure or (reading.error if reading else None), attempt),
+        failure=masked(end.failure or (reading.error if reading else None), attempt),
         usage=usage,
         cost=cost(attempt.model.options, usage) if usage else 0.0,
         latency_ms=(end.ended - end.started) * 1000,
         first_token_ms=(first - end.started) * 1000 if first is not None else None,
         tried=asked,
-        request_payload=_masked(attempt.request_payload(), attempt) if keeps else None,
-        response_payload=_masked(reading.payload(), attempt) if reading and keeps else None,
+        request_payload=masked(attempt.request_payload(), attempt) if keeps else None,
+        response_payload=masked(reading.payload(), attempt) if reading and keeps else None,
         log_statistics=logging.log_statistics,
         log_payloads=logging.log_payloads,
     )
 
 
-def _masked(text: str | None, attempt: Attempt) -> str | None:
+def masked(text: str | None, attempt: Attempt) -> str | None:
     """`text` without the operator's credentials."""
     for secret in attempt.secrets if text else ():
         text = text.replace(secret, REDACTED) if text else text
