@@ -102,7 +102,11 @@ async def ask(
     writer.write(head + body)
     data, how = b"", "closed"
     try:
-        while piece := await asyncio.wait_for(reader.read(4096), wait):
+        while True:
+            async with asyncio.timeout(wait):
+                piece = await reader.read(4096)
+            if not piece:
+                break
             data += piece
             wait = QUIET if silent is not None and len(data) >= silent else PATIENT
     except TimeoutError:
