@@ -256,7 +256,7 @@ async def test_aliases_lead_to_their_targets(gateway: GatewayFactory) -> None:
         assert shares["0"] == pytest.approx(12, abs=3)
         assert set(shares) == {"0", "1"}
         assert await place.shares(3, model="fast") == {"2": 3}
-        fast: Any = place.targets[2].bodies[-1]
+        fast: Any = orjson.loads(place.targets[2].received[-1].body)
         assert (fast["model"], fast["max_tokens"]) == ("gpt-4o-mini", 512)
         assert "cost_center" not in fast
         assert said(await place.ask(model="private")) == "3"
@@ -285,7 +285,7 @@ async def test_the_path_names_the_model(gateway: GatewayFactory) -> None:
             place = found[f"dynamic-{name}"]
             place.path = f"/dynamic/{name}/{model}/v1/chat/completions"
             assert said(await place.ask()) == "0"
-            sent: Any = place.targets[0].bodies[-1]
+            sent: Any = orjson.loads(place.targets[0].received[-1].body)
             assert sent["model"] == model
             assert (await place.ask(model="another")).status_code == 400
         place = found["dynamic-azure"]
