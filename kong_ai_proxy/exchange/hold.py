@@ -185,10 +185,7 @@ class Hold:
             return
         if is_stream and reading is not None and reading.failed and not reading.has_content:
             self.is_open = True
-            failed = reading.failed
-            yield _inside(
-                failed.status, f"an error in a stream: {failed.message}"[:200], self._told(failed)
-            )
+            yield self._failed(reading.failed)
             return
         has_content = is_stream and (reading is None or reading.has_content)
         if has_content or self._size > MAX_HELD:

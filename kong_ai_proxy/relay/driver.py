@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator
-from typing import NamedTuple
+from dataclasses import replace
 
 import aiohttp
 from aiohttp import web
@@ -51,6 +51,7 @@ from kong_ai_proxy.relay.guards import NO_GUARDS, Guards, Pace, too_late
 from kong_ai_proxy.relay.ids import new_id
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.ticket import Claims
+from kong_ai_proxy.relay.tries import Failed, TargetFailed, Unsuited
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
 from kong_ai_proxy.telemetry.failures import UNEXPECTED, frames_of
 
@@ -65,31 +66,6 @@ MAX_REASON = 300
 """Characters of what a provider says that a line of the log has."""
 ERROR_SECONDS = 1.0
 """For all of an error's text, where another target can be asked instead."""
-
-
-class _Failed(NamedTuple):
-    """One try that has failed before the client got anything."""
-
-    attempt: Attempt
-    outgoing: UpstreamRequest | None
-    first_place: Address | None
-    fail: Fail
-
-
-class _TargetFailed(Exception):  # noqa: N818 - a result
-    """This try is over."""
-
-    def __init__(self, fail: Fail) -> None:
-        super().__init__(fail.reason)
-        self.fail = fail
-
-
-class _Unsuited(Exception):  # noqa: N818 - a result
-    """The target cannot be asked this, which is nobody's failure."""
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(refused.message)
-        self.refused = refused
 
 
 class Driver:
@@ -172,13 +148,18 @@ class Driver:
         if self._balancing is not None:
             await self._try_targets(self._balancing, ask)
             return
-        trial = Trial(holds=True) if self._guards.first_token_timeout else NO_TRIAL
         try:
-            failed = await self._try(self._plan.attempt_at(ask, relayed=True, trial=trial))
-        except _Unsuited as unsuited:
+            failed = await self._try(
+                self._plan.attempt_at(ask, relayed=True, trial=self._guarded(NO_TRIAL))
+            )
+        except Unsuited as unsuited:
             raise unsuited.refused from None
         if failed:
             await self._give_up(failed)
+
+    def _guarded(self, trial: Trial) -> Trial:
+        """A stream that has to have content in time waits for it."""
+        return replace(trial, holds=True) if self._guards.first_token_timeout else trial
 
     # ---- one target after the other
 
@@ -186,7 +167,7 @@ class Driver:
         """Ask one target after the other until one has answered. Raises Refused."""
         chosen = await balancing.round(ask)
         unsuited: Refused | None = None
-        last: _Failed | None = None
+        last: Failed | None = None
         tries = 0
         while tries <= balancing.retries:
             index = chosen.next(balancing.now())
@@ -195,7 +176,7 @@ class Driver:
             is_last = tries == balancing.retries or len(chosen.tried) == len(ask.candidates)
             try:
                 failed = await self._try_one(balancing, ask, index, is_last=is_last)
-            except _Unsuited as found:
+            except Unsuited as found:
                 unsuited = unsuited or found.refused
                 continue
             tries += 1
@@ -212,13 +193,13 @@ class Driver:
 
     async def _try_one(
         self, balancing: Balancing, ask: Ask, index: int, *, is_last: bool
-    ) -> _Failed | None:
-        """Ask one target, and note how it fared. Raises _Unsuited."""
-        trial = balancing.trial(ask, is_last=is_last)
+    ) -> Failed | None:
+        """Ask one target, and note how it fared. Raises Unsuited."""
+        trial = self._guarded(balancing.trial(ask, is_last=is_last))
         try:
             attempt = self._plan.attempt_at(ask, index, relayed=True, trial=trial)
         except Refused as refused:
-            raise _Unsuited(refused) from None
+            raise Unsuited(refused) from None
         rate = self._guards.min_stream_rate
         self._pace = Pace(rate) if rate and not is_last and attempt.wants_stream else None
         started = balancing.now()
@@ -242,9 +223,9 @@ class Driver:
         in_time = self._guards.left(self._loop.time() - self._started) > 0
         return kept and in_time and balancing.leads_on(fail, method, sent=self._sent)
 
-    async def _try(self, attempt: Attempt) -> _Failed | None:
+    async def _try(self, attempt: Attempt) -> Failed | None:
         """Ask the attempt's target. The failure before which the client got nothing, if any. Raises
-        _Unsuited."""
+        Unsuited."""
         self._attempt = attempt
         self._outgoing = self._first_place = self._first_content = self._ip = None
         self._sent = self._is_paced = self._is_told = False
@@ -257,7 +238,7 @@ class Driver:
             else:
                 async with asyncio.timeout(seconds) as self._limit:
                     await self._ask(attempt)
-        except _TargetFailed as failed:
+        except TargetFailed as failed:
             return self._failed(attempt, failed.fail)
         except TimeoutError:
             if self._limit is None or not self._limit.expired():
@@ -273,14 +254,14 @@ class Driver:
         try:
             env = await self._env(attempt)
         except Refused as refused:
-            raise _TargetFailed(Fail("error", refused.message, refused)) from None
+            raise TargetFailed(Fail("error", refused.message, refused)) from None
         if attempt.is_flow:
             await self._flow(attempt, env)
             return
         try:
             self._outgoing = attempt.start(env)
         except Refused as refused:
-            raise _Unsuited(refused) from None
+            raise Unsuited(refused) from None
         if attempt.is_websocket:
             await self._websocket(attempt, self._outgoing)
             return
@@ -298,7 +279,7 @@ class Driver:
         finally:
             call.release()
 
-    def _failed(self, attempt: Attempt, fail: Fail) -> _Failed:
+    def _failed(self, attempt: Attempt, fail: Fail) -> Failed:
         """Note a failure, and tell the operator: the client only learns of the last one."""
         fail = fail._replace(reason=_reason(fail.reason, attempt))
         if self._outgoing is not None:  # None: lost before it called anybody
@@ -306,7 +287,7 @@ class Driver:
             _log.warning("%s://%s:%d failed: %s", scheme, host, port, fail.reason)
         self._tried.extend(self._asked())
         self._is_told = True
-        return _Failed(attempt, self._outgoing, self._first_place, fail)
+        return Failed(attempt, self._outgoing, self._first_place, fail)
 
     def _asked(self) -> tuple[Tried, ...]:
         """The target that this try has asked, if it has."""
@@ -316,7 +297,7 @@ class Driver:
         place = self._first_place or self._outgoing.address
         return (report.tried(self._attempt, place, self._ip),)
 
-    async def _give_up(self, failed: _Failed) -> None:
+    async def _give_up(self, failed: Failed) -> None:
         """Tell the client of the failure after which nobody else is asked."""
         self._attempt, self._outgoing, self._first_place, fail = failed
         self._failure = fail.reason
@@ -448,17 +429,22 @@ class Driver:
         """Hold what has begun until it is known how quick it is."""
         if not self._is_paced and self._limit is not None:
             self._is_paced = True
-            self._limit.reschedule(self._loop.time() + pace.seconds)
+            now = self._loop.time()
+            self._limit.reschedule(now + min(pace.seconds, self._guards.left(now - self._started)))
         actions = list(pace.take(action))
         if pace.is_over:
             self._pace = None
         await self._do(iter(actions))
 
+    def _unlimited(self) -> None:
+        """What the client has before it has no limit of the guards."""
+        if self._limit is not None:
+            self._limit.reschedule(None)
+
     async def _do_once(self, action: Action) -> None:
         match action:
             case Commit(head, length):
-                if self._limit is not None:  # what the client reads has no such limits
-                    self._limit.reschedule(None)
+                self._unlimited()
                 self._down.commit(head, length, framed=self._is_framed(head.status))
             case Finish():
                 await self._down.finish(self._frame())
@@ -466,7 +452,7 @@ class Driver:
                 self._fail(self._attempt_failure())
                 await self._down.abort(self._frame())
             case Fail():
-                raise _TargetFailed(action)
+                raise TargetFailed(action)
 
     def _fail(self, reason: str | None) -> None:
         """Note why, and tell the operator: the client only learns that it failed."""
@@ -491,7 +477,7 @@ class Driver:
         try:
             actions = attempt.begin(env)
         except Refused as refused:
-            raise _Unsuited(refused) from None
+            raise Unsuited(refused) from None
         try:
             await self._follow(attempt, actions)
         finally:
@@ -605,6 +591,7 @@ class Driver:
             client, provider, reading, self.timeouts.write, attempt.change_message
         )
         try:
+            self._unlimited()
             self._down.upgrade(client)
             await client.prepare(self._request)
             await bridge.run()

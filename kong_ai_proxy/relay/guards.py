@@ -7,14 +7,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kong_ai_proxy.exchange.answer import is_event_stream
 from kong_ai_proxy.exchange.errors import GATEWAY_TIMEOUT, Refused
-from kong_ai_proxy.exchange.messages import Abort, Action, Emit, Fail, Finish
+from kong_ai_proxy.exchange.messages import Abort, Action, Commit, Emit, Fail, Finish
 
 EVENTS = 10
 """A stream's pace is that of its first events."""
 MAX_HELD = 64 << 10
 """Bytes that tell enough, however few events they are."""
-_EVENT_END = b"\n\n"
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+"""Of server-sent events; Google's have the longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +53,30 @@ class Pace:
         """What the first EVENTS may take."""
         self.is_over = False
         self._held: list[Action] = []
+        self._is_sse = False
         self._events = 0
         self._size = 0
 
     def take(self, action: Action) -> Iterator[Action]:
         """What is to be done now."""
         self._held.append(action)
-        if isinstance(action, Emit):
-            self._events += action.chunk.count(_EVENT_END)
+        if isinstance(action, Commit):
+            self._is_sse = is_event_stream(action.head)
+        elif isinstance(action, Emit):
+            self._events += self._ends_in(action.chunk)
             self._size += len(action.chunk)
         enough = self._events >= EVENTS or self._size > MAX_HELD
         if enough or isinstance(action, (Abort, Finish)):
             self.is_over = True
             yield from self._held
             self._held = []
+
+    def _ends_in(self, chunk: bytes) -> int:
+        """How many events end there. In other formats (Bedrock's, a JSON array) each piece that came
+        counts as one."""
+        if self._is_sse:
+            return sum(map(chunk.count, _EVENT_ENDS))
+        return 1 if chunk else 0
 
 
 def too_late(reason: str) -> Fail:

@@ -49,7 +49,7 @@ words again with the outcome of every tool it calls."""
 RETRY_SECONDS = 1.0
 """After which it is tried again to prepare what could not be prepared."""
 WAIT_SECONDS = 30.0
-"""The longest that a request waits for the descriptions' vectors."""
+"""The longest that a request waits for vectors; less where a target has less time."""
 PREPARE_SECONDS = 240.0
 """The longest that it may take to make them."""
 AT_A_TIME = 4
@@ -95,6 +95,9 @@ class Semantic:
         self._embedder = embedder
         self._open = open_
         self._store: Store | None = None
+        own = config.balancer
+        limits = own.connect_timeout + own.write_timeout + own.read_timeout
+        self._wait = min(WAIT_SECONDS, limits / 1000)  # Kong waits for as long as for a target
         self._vectordb = config.vectordb
         self._threshold = config.vectordb.threshold
         self._catchall: list[int] = []
@@ -128,7 +131,8 @@ class Semantic:
             if (found := [index for index in indices if index in allowed])
         }
         try:
-            nearest = groups.get(await self._nearest(prompt, groups), [])
+            async with asyncio.timeout(self._wait):
+                nearest = groups.get(await self._nearest(prompt, groups), [])
         except (EmbeddingError, StoreError, TimeoutError) as error:
             self._warn(error)
             if not rest:
@@ -209,8 +213,8 @@ class Semantic:
     # ---- the descriptions
 
     async def _prepared(self) -> None:
-        """Have their vectors in the database. All requests wait for the same preparation. Raises
-        what it fails with, or TimeoutError while it takes long."""
+        """Have their vectors in the database. All requests wait for the same preparation, which
+        goes on without them. Raises what it fails with."""
         if self._is_prepared:
             return
         now = asyncio.get_running_loop().time()
@@ -221,7 +225,7 @@ class Semantic:
             self._preparing.add_done_callback(self._on_prepared)
         preparing = self._preparing
         try:
-            failure = await asyncio.wait_for(asyncio.shield(preparing), WAIT_SECONDS)
+            failure = await asyncio.shield(preparing)
         except asyncio.CancelledError:
             if preparing.cancelled():  # by `close`
                 raise StoreError("the configuration is not used any more") from None
@@ -308,4 +312,4 @@ def _told(error: Exception) -> str:
         return f"semantic balancing: {error}"
     if isinstance(error, StoreError):
         return "semantic balancing: the vector database cannot be used, the log says why"
-    return "semantic balancing: the descriptions of the targets are still being embedded"
+    return "semantic balancing: there were no vectors in time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,8 +15,11 @@ from kong_ai_proxy.relay.guards import EVENTS, Guards, Pace
 from kong_ai_proxy.relay.settings import RelaySettings
 from tests.faults import Faulty, Good, Hang, Silent, Status, Trickle
 from tests.relays import RunningRelay, running
-from tests.unit.relay.clients import JSON, Answer, ask
+from tests.unit.relay.clients import JSON, REALTIME, Answer, ask, client
+from tests.unit.relay.clients import target as target_at
 from tests.unit.relay.failover import said, target
+from tests.unit.relay.sockets import HANDSHAKE, TARGET, TEXT, echo, frame, read_frame, session
+from tests.unit.relay.upstreams import Upstream
 
 SLOW = Trickle(Good("a slow one"), every=0.8, size=200)
 """Its first content comes at once, its end after more than two seconds."""
@@ -102,6 +106,43 @@ async def test_a_stream_that_begins_too_slowly_is_another_targets() -> None:
         relay(first, second, min_stream_rate=50.0) as found,
     ):
         assert said(await answer(found), "stream") == "hello"
+
+
+async def test_a_slow_beginning_has_no_more_than_the_budget() -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        Faulty(Hang(WORDS, words=3)) as first,
+        Faulty(Good("hello")) as second,
+        relay(first, second, min_stream_rate=0.1, time_budget=0.3) as found,
+    ):
+        began = loop.time()
+        assert (await answer(found)).status == 504
+        assert loop.time() - began < EVENTS / 0.1
+
+
+async def test_a_breaker_with_one_target_has_a_first_token_too() -> None:
+    async with (
+        Faulty(Hang(Good("late"), words=0)) as only,
+        relay(only, balancer={"max_fails": 3}, first_token_timeout=0.1) as found,
+    ):
+        assert (await answer(found)).status == 504
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+async def test_a_session_has_no_budget(targets: int) -> None:
+    async with Upstream(session(echo)) as place:
+        only = target_at(place.url(""), REALTIME)
+        configuration = {"targets": [only] * targets, "genai_category": "realtime/generation"}
+        settings = RelaySettings(time_budget=0.5)
+        async with (
+            running(configuration, "ai-proxy-advanced", settings) as found,
+            client(found) as one,
+        ):
+            await one.send(one.head("GET", TARGET, HANDSHAKE))
+            assert (await one.answer_head())[0] == 101
+            await asyncio.sleep(0.6)
+            await one.send(frame(TEXT, b"{}", masked=True))
+            assert (await read_frame(one.reader)).payload == b"{}"
 
 
 async def test_the_last_target_may_be_as_slow_as_it_is() -> None:

@@ -288,16 +288,14 @@ async def test_few_descriptions_are_embedded_at_a_time(world: World) -> None:
     assert world.embedder.most == module.AT_A_TIME
 
 
-async def test_a_request_does_not_wait_for_ever(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
+async def test_a_request_does_not_wait_for_ever(world: World) -> None:
     world.embedder.hold = asyncio.Event()
     worker = world.worker(CODE, FOOD)
-    with pytest.raises(Refused, match="still being embedded"):
+    worker._wait = 0.01
+    with pytest.raises(Refused, match="no vectors in time"):
         await worker.tiers("boil an egg", [0, 1])
     world.embedder.hold.set()
-    monkeypatch.setattr(module, "WAIT_SECONDS", 5.0)
+    worker._wait = 5.0
     assert await worker.tiers("boil an egg", [0, 1]) == [[1]]
     assert world.embedder.asked.count(CODE) == 1
 
