@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests import minilm, postgres_servers
-from tests.faults import Status
+from tests.faults import Faulty, Hang, Status
 from tests.gateways import GatewayFactory
 from tests.integration import examples
 from tests.integration.balanced import Change, Place, said, world
@@ -127,6 +127,21 @@ async def test_without_the_database_everything_goes_to_catchall(
             async with asyncio.timeout(20):
                 while said(await _asked(place, "Debug my program code")) != CODE:
                     await asyncio.sleep(0.05)
+
+
+async def test_a_model_that_hangs_costs_what_a_target_may_cost(
+    gateway: GatewayFactory, redis: RedisServer
+) -> None:
+    async with Faulty(Hang()) as silent:
+        own = _with(minilm.Server(silent.origin), redis=_at(redis))
+
+        def change(config: Json) -> None:
+            own(config)
+            names = ("connect_timeout", "write_timeout", "read_timeout")
+            config["balancer"].update(dict.fromkeys(names, 300), retries=0)
+
+        async with world(gateway, "semantic-redis.yaml", "semantic-redis", change=change) as found:
+            assert said(await _asked(found["semantic-redis"], "Debug my program code")) == ANYTHING
 
 
 async def test_vectors_may_be_in_postgresql(
