@@ -72,8 +72,7 @@ class Pace:
             self._held = []
 
     def _ends_in(self, chunk: bytes) -> int:
-        """How many events end there. In other formats (Bedrock's, a JSON array) each piece that came
-        counts as one."""
+        """How many events end there. In other formats (Bedrock's, a JSON array) a piece is one."""
         if self._is_sse:
             return sum(map(chunk.count, _EVENT_ENDS))
         return 1 if chunk else 0

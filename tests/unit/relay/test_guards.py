@@ -24,6 +24,7 @@ from tests.unit.relay.upstreams import Upstream
 SLOW = Trickle(Good("a slow one"), every=0.8, size=200)
 """Its first content comes at once, its end after more than two seconds."""
 WORDS = Good(" ".join(["word"] * 20))
+SSE = ResponseHead(200, (("content-type", "text/event-stream"),))
 
 
 @contextlib.asynccontextmanager
@@ -202,11 +203,27 @@ def events(count: int) -> Action:
 
 def test_what_is_held_comes_in_its_order_once_there_are_events_enough() -> None:
     pace = Pace(rate=5.0)
-    head = Commit(ResponseHead(200), None)
+    head = Commit(SSE, None)
     assert pace.seconds == EVENTS / 5.0
     assert not [*pace.take(head), *pace.take(events(1))]
     assert [*pace.take(events(EVENTS - 1))] == [head, events(1), events(EVENTS - 1)]
     assert pace.is_over
+
+
+@pytest.mark.parametrize(
+    ("head", "chunk"),
+    [
+        (SSE, b"data: {}\r\n\r\n"),  # Google's
+        (ResponseHead(200, (("content-type", "application/vnd.amazon.eventstream"),)), b"\0\0\1"),
+        (ResponseHead(200, (("content-type", "application/json"),)), b",{}"),
+    ],
+    ids=["sse", "aws", "array"],
+)
+def test_events_are_counted_in_every_format(head: ResponseHead, chunk: bytes) -> None:
+    pace = Pace(rate=5.0)
+    assert not [*pace.take(Commit(head, None)), *pace.take(Emit(b""))]
+    taken = [[*pace.take(Emit(chunk))] for _ in range(EVENTS)]
+    assert [len(each) for each in taken] == [0] * (EVENTS - 1) + [EVENTS + 2]
 
 
 def test_an_end_releases_what_is_held() -> None:
