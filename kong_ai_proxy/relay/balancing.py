@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC
 from typing import Protocol
 
 from kong_ai_proxy.balancer.rounds import Balancer, Round
@@ -182,6 +183,9 @@ def retry_after(told: str | None, now: float) -> float:
     if told.isascii() and told.isdigit():
         return float(told[:9])
     try:
-        return max(email.utils.parsedate_to_datetime(told).timestamp() - now, 0.0)
+        date = email.utils.parsedate_to_datetime(told)
     except (OverflowError, TypeError, ValueError):
         return 0.0
+    if date.tzinfo is None:  # as in asctime's format: GMT all the same (RFC 9110 section 5.6.7)
+        date = date.replace(tzinfo=UTC)
+    return max(date.timestamp() - now, 0.0)
