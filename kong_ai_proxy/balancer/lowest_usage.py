@@ -21,20 +21,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import repeat
 from operator import add, mul, sub
-from typing import Literal, Protocol
+from typing import Protocol
 
 from typing_extensions import override
 
 from kong_ai_proxy.balancer.least_connections import InFlight
 from kong_ai_proxy.balancer.members import Choice, Members
+from kong_ai_proxy.balancer.states import Strategy
 
 CATCH_UP = 32
 """Requests of average size that a target may be behind: enough that requests of very different
 sizes are evened out, few enough that a new target can bear them all at once."""
 _MEANS_LAST = 1.0
 """Seconds that averages are good for."""
-
-Strategy = Literal["completion-tokens", "cost", "prompt-tokens", "total-tokens"]
 
 
 class Used(InFlight, Protocol):

@@ -162,11 +162,6 @@ class States:
         self._breaker.rest(index, until)
 
     @property
-    def troubled(self) -> bool:
-        """False: every target is available and none rests."""
-        return bool(self._breaker.doubtful)
-
-    @property
     def doubtful(self) -> frozenset[int]:
         """The targets whose breaker is open or that rest; all others may be asked."""
         return self._breaker.doubtful

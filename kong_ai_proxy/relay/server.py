@@ -20,6 +20,7 @@ from kong_ai_proxy.auth.tokens import Tokens
 from kong_ai_proxy.balancer.states import Table
 from kong_ai_proxy.config import AiProxyAdvanced
 from kong_ai_proxy.exchange.errors import (
+    FORBIDDEN,
     SERVER_ERROR,
     SERVICE_UNAVAILABLE,
     Refused,
@@ -36,7 +37,6 @@ from kong_ai_proxy.relay.ticket import HEADER, Claims, TicketError, Verifier
 from kong_ai_proxy.relay.upstream import Upstream
 from kong_ai_proxy.telemetry.failures import UNEXPECTED, frames_of
 
-FORBIDDEN = 403
 MAX_REQUESTS = 4096
 """Requests at a time in one worker; more are refused with 503."""
 MAX_HEADER_BYTES = 32 * 1024

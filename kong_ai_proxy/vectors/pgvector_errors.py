@@ -54,7 +54,7 @@ def explained(error: BaseException, config: Pgvector) -> StoreError:
         return StoreError(
             f"{where} did not answer in time ({FIELDS}.timeout is {config.timeout:g} ms)"
         )
-    if _is_without_tls(error):
+    if is_without_tls(error):
         return StoreError(f"{FIELDS}.ssl_required: {where} has no TLS")
     if isinstance(error, OSError):
         text = error.strerror if error.errno else None
@@ -64,13 +64,9 @@ def explained(error: BaseException, config: Pgvector) -> StoreError:
     return StoreError(f"{where} ended the connection")
 
 
-def _is_without_tls(error: BaseException) -> bool:
-    return isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error)
-
-
 def is_without_tls(error: BaseException) -> bool:
     """Whether the server has no TLS. asyncpg has no type of its own for that."""
-    return _is_without_tls(error)
+    return isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error)
 
 
 def _said(error: Any, config: Pgvector, where: str) -> str:

@@ -98,7 +98,7 @@ def test_three_failures_in_different_processes_open_the_breaker(targets: SharedT
         if slot < MAX_FAILS:
             states.failed(0, time.monotonic())
         limit = time.monotonic() + 20
-        while not states.troubled and time.monotonic() < limit:
+        while not states.doubtful and time.monotonic() < limit:
             pass
         return states.is_available(0, time.monotonic()), states.is_available(1, time.monotonic())
 
@@ -234,7 +234,7 @@ async def test_failures_of_several_nodes_open_the_breaker_of_all(server: RedisSe
         for node in every:
             node.fail()
         await until(lambda: all(node.is_open for node in every))
-        assert all(node.states.troubled for node in every)
+        assert all(node.states.doubtful for node in every)
         assert all(node.states.is_available(1, time.monotonic()) for node in every)
 
 
@@ -245,7 +245,7 @@ async def test_a_breaker_that_one_node_closes_is_closed_for_all(server: RedisSer
         later = time.monotonic() + 60
         assert second.states.claim(0, later)
         second.states.succeeded(0, later)
-        await until(lambda: not first.is_open and not first.states.troubled)
+        await until(lambda: not first.is_open and not first.states.doubtful)
         await exchanges(second)
         assert not second.is_open
         first.fail(MAX_FAILS - 1)

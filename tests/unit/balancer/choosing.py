@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from random import Random
 
-from kong_ai_proxy.balancer.lowest_usage import Strategy
 from kong_ai_proxy.balancer.rounds import Balancer
-from kong_ai_proxy.balancer.states import States, Table
+from kong_ai_proxy.balancer.states import States, Strategy, Table
 from kong_ai_proxy.config import AiProxyAdvanced, parse
 
 ALGORITHMS = (

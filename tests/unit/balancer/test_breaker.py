@@ -25,7 +25,7 @@ def failed(states: States, times: int, now: float = NOW) -> None:
 
 def test_nothing_is_in_trouble_at_first() -> None:
     fresh = states()
-    assert not fresh.troubled
+    assert not fresh.doubtful
     assert fresh.is_available(0, NOW)
     assert fresh.claim(0, NOW)
 
@@ -33,10 +33,10 @@ def test_nothing_is_in_trouble_at_first() -> None:
 def test_it_opens_with_as_many_failures_as_configured() -> None:
     target = states()
     failed(target, 2)
-    assert not target.troubled
+    assert not target.doubtful
     assert target.is_available(0, NOW)
     failed(target, 1)
-    assert target.troubled
+    assert target.doubtful
     assert target.doubtful == {0}
     assert not target.is_available(0, NOW)
     assert not target.claim(0, NOW)
@@ -94,7 +94,7 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     failed(target, 3)
     assert target.claim(0, NOW + 10)
     target.succeeded(0, NOW + 10)
-    assert not target.troubled
+    assert not target.doubtful
     assert target.claim(0, NOW + 10)
     failed(target, 2, NOW + 11)
     assert target.is_available(0, NOW + 11)
@@ -127,7 +127,7 @@ def test_a_success_soon_after_the_failures_does_not_close_it() -> None:
 def test_without_max_fails_it_never_opens() -> None:
     target = states(max_fails=0)
     failed(target, 1000)
-    assert not target.troubled
+    assert not target.doubtful
     assert target.claim(0, NOW)
 
 
@@ -135,32 +135,32 @@ def test_workers_count_and_probe_together() -> None:
     first, second = (table.states("p", CONFIG) for table in tables(2))
     failed(first, 1)
     failed(second, 2)
-    assert first.troubled
-    assert second.troubled
+    assert first.doubtful
+    assert second.doubtful
     assert not first.is_available(0, NOW)
     assert second.claim(0, NOW + 10)
     assert not first.claim(0, NOW + 10)
     second.succeeded(0, NOW + 10)
-    assert not first.troubled
+    assert not first.doubtful
 
 
 def test_a_configuration_that_is_loaded_again_is_still_in_trouble() -> None:
     table = Table.private()
     failed(table.states("p", CONFIG), 3)
     again = table.states("p", CONFIG)
-    assert again.troubled
+    assert again.doubtful
     assert not again.is_available(0, NOW)
 
 
 def test_a_target_rests_until_its_time() -> None:
     target = states()
     target.rest(0, NOW + 5)
-    assert target.troubled
+    assert target.doubtful
     assert target.doubtful == {0}
     assert target.is_resting(0, NOW + 4.9)
     assert not target.is_resting(1, NOW)
     assert not target.is_resting(0, NOW + 5)
-    assert not target.troubled
+    assert not target.doubtful
 
 
 def test_a_target_that_rests_is_available() -> None:
@@ -218,4 +218,4 @@ def test_any_history_is_as_the_rule_says(steps: list[tuple[str, int, float]]) ->
         model.step(what, now)
         for states in workers:
             assert states.is_available(0, now) == model.available(now)
-            assert states.troubled == (model.fails >= 3)
+            assert bool(states.doubtful) == (model.fails >= 3)

@@ -106,7 +106,7 @@ def test_failures_of_both_open_both() -> None:
     for node in (first, second, first):
         node.exchange()
     for node in (first, second):
-        assert node.states.troubled
+        assert node.states.doubtful
         assert not node.states.is_available(0, 110.0)
         assert node.states.is_available(0, 111.0)
 
@@ -143,8 +143,8 @@ def test_a_lost_total_has_all_begin_anew_alike() -> None:
     for node in (first, second, first):
         node.exchange()
     assert first.total(9.0) == second.total(9.0) == 5
-    assert not first.states.troubled
-    assert not second.states.troubled
+    assert not first.states.doubtful
+    assert not second.states.doubtful
 
 
 NODES = 3
