@@ -61,6 +61,16 @@ class Breaker:
                 self._memory.probe_until[record] = now + self._fail_timeout
         return True
 
+    def release(self, index: int, claimed: float) -> None:
+        """Give back the probe that a `claim` took at this time, if it did."""
+        memory, record = self._memory, self._records[index]
+        mine = claimed + self._fail_timeout
+        if memory.probe_until[record] != mine:
+            return
+        with memory.lock:
+            if memory.probe_until[record] == mine:
+                memory.probe_until[record] = 0.0
+
     def failed(self, index: int, now: float) -> None:
         """Count a failure."""
         if not self._max_fails:

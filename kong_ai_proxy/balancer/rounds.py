@@ -56,6 +56,10 @@ class Health(Protocol):
         """Whether it may be asked now; takes the one probe of an open breaker."""
         ...
 
+    def release(self, index: int, claimed: float) -> None:
+        """Gives back what a `claim` took at that time."""
+        ...
+
 
 class Known(Health, Used, Measured, Protocol):
     """What all algorithms together read of the targets' states."""
@@ -178,13 +182,14 @@ class _Only(Choice):
 class Round:
     """The choices for one request."""
 
-    __slots__ = ("_asked", "_groups", "_key", "_states", "tried")
+    __slots__ = ("_asked", "_at", "_groups", "_key", "_states", "tried")
 
     def __init__(self, groups: Sequence[Group], states: Health, key: str) -> None:
         self._groups = groups
         self._states = states
         self._key = key
         self._asked: Group | None = None
+        self._at = 0.0
         self.tried: list[int] = []
         """The targets that `next` gave, in order."""
 
@@ -197,6 +202,7 @@ class Round:
         if self._asked is not None:
             self._asked.failed(self.tried[-1])
             self._asked = None
+        self._at = now
         doubtful = self._states.doubtful
         if doubtful:
             index = self._of_the_well(doubtful, now)
@@ -210,6 +216,11 @@ class Round:
         if index is not None:
             self.tried.append(index)
         return index
+
+    def give_back(self) -> None:
+        """The target that `next` gave was not asked, or nobody has seen how it fared."""
+        if self.tried:
+            self._states.release(self.tried[-1], self._at)
 
     def _of_the_well(self, doubtful: frozenset[int], now: float) -> int | None:
         available, resting = self._states.is_available, self._states.is_resting

@@ -175,6 +175,11 @@ class States:
         breaker."""
         return self._breaker.claim(index, now)
 
+    def release(self, index: int, claimed: float) -> None:
+        """The target was not asked after all, or nobody has seen how it fared: the probe that a
+        `claim` took at that time is another request's."""
+        self._breaker.release(index, claimed)
+
     def is_resting(self, index: int, now: float) -> bool:
         """Whether the target asked not to be asked yet."""
         return self._breaker.is_resting(index, now)

@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from kong_ai_proxy.auth.tokens import TokenError, Tokens
+from kong_ai_proxy.balancer.rounds import Round
 from kong_ai_proxy.exchange.answer import BODILESS
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.attempt import Attempt
@@ -175,7 +176,7 @@ class Driver:
                 break
             is_last = tries == balancing.retries or len(chosen.tried) == len(ask.candidates)
             try:
-                failed = await self._try_one(balancing, ask, index, is_last=is_last)
+                failed = await self._try_one(balancing, chosen, ask, is_last=is_last)
             except Unsuited as found:
                 unsuited = unsuited or found.refused
                 continue
@@ -192,13 +193,15 @@ class Driver:
         await self._give_up(last)
 
     async def _try_one(
-        self, balancing: Balancing, ask: Ask, index: int, *, is_last: bool
+        self, balancing: Balancing, chosen: Round, ask: Ask, *, is_last: bool
     ) -> Failed | None:
-        """Ask one target, and note how it fared. Raises Unsuited."""
+        """Ask the target that was chosen last, and note how it fared. Raises Unsuited."""
+        index = chosen.tried[-1]
         trial = self._guarded(balancing.trial(ask, is_last=is_last))
         try:
             attempt = self._plan.attempt_at(ask, index, relayed=True, trial=trial)
         except Refused as refused:
+            chosen.give_back()
             raise Unsuited(refused) from None
         rate = self._guards.min_stream_rate
         self._pace = Pace(rate) if rate and not is_last and attempt.wants_stream else None
@@ -207,6 +210,7 @@ class Driver:
         try:
             failed = await self._try(attempt)
         except BaseException:
+            chosen.give_back()
             balancing.left(index, attempt)
             raise
         finally:

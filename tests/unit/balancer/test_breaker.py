@@ -42,6 +42,22 @@ def test_it_opens_with_as_many_failures_as_configured() -> None:
     assert not target.claim(0, NOW)
 
 
+def test_a_probe_that_was_not_made_is_anothers() -> None:
+    target = states()
+    failed(target, 3)
+    assert target.claim(0, NOW + 10)
+    target.release(0, NOW + 10)
+    assert target.claim(0, NOW + 11)
+
+
+def test_nobody_gives_back_anothers_probe() -> None:
+    target = states()
+    failed(target, 3)
+    assert target.claim(0, NOW + 11)
+    target.release(0, NOW + 10)
+    assert not target.claim(0, NOW + 12)
+
+
 def test_another_target_stays_available() -> None:
     target = states()
     failed(target, 3)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kong_ai_proxy.balancer import rounds
-from kong_ai_proxy.balancer.rounds import Round
-from kong_ai_proxy.balancer.states import States
+from kong_ai_proxy.balancer.rounds import Balancer, Round
+from kong_ai_proxy.balancer.states import States, Table
 from tests.unit.balancer.choosing import ALGORITHMS, balancer, counts
+from tests.unit.balancer.tables import advanced, target
 
 NOW = 1000.0
 WEIGHTS = [40, 30, 30, 20, 10, 10]
@@ -208,3 +209,15 @@ def test_the_first_choices_of_many_workers_are_balanced_by_weight() -> None:
     workers = [balancer("round-robin", [40, 30, 20, 10], ahead=ahead)[0] for ahead in range(10)]
     found = Counter(worker.round(range(4)).next(NOW) for worker in workers)
     assert found == {0: 4, 1: 3, 2: 2, 3: 1}
+
+
+def test_a_target_that_was_not_asked_after_all_may_be_probed_by_the_next() -> None:
+    configured = advanced(target("a"), max_fails=1, fail_timeout=10000)
+    states = Table.private().states("p", configured)
+    states.failed(0, 1000.0)
+    balancer = Balancer(configured, states)
+    first = balancer.round([0])
+    assert first.next(1010.0) == 0
+    assert balancer.round([0]).next(1011.0) is None
+    first.give_back()
+    assert balancer.round([0]).next(1011.0) == 0
