@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import ssl
 import urllib.parse
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from multidict import CIMultiDict
 from typing_extensions import override
 from yarl import URL
 
+from kong_ai_proxy.auth.trust import shared_context
 from kong_ai_proxy.exchange.messages import Address, End, Lost, ResponseHead
 from kong_ai_proxy.relay.settings import RelaySettings
 from kong_ai_proxy.telemetry.failures import frames_of
@@ -214,14 +214,12 @@ class Upstream:
         """Raises OSError or ssl.SSLError for a CA file that cannot be loaded."""
         self._settings = settings
         self._later: set[asyncio.Task[None]] = set()
-        self._tls = ssl.create_default_context()
-        if settings.ca_file:
-            self._tls.load_verify_locations(settings.ca_file)
+        tls = shared_context(settings.ca_file)
         trace = aiohttp.TraceConfig()
         trace.on_request_end.append(_raise_refusal)
         trace.on_request_redirect.append(_raise_refusal)  # ws_connect would follow it
         connector = _Connector(
-            limit=0, ssl=self._tls, keepalive_timeout=KEPT_SECONDS, enable_cleanup_closed=False
+            limit=0, ssl=tls, keepalive_timeout=KEPT_SECONDS, enable_cleanup_closed=False
         )
         self._session = aiohttp.ClientSession(
             connector=connector,

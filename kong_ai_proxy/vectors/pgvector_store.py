@@ -21,6 +21,7 @@ import asyncpg
 from asyncpg import exceptions
 from typing_extensions import override
 
+from kong_ai_proxy.auth import trust
 from kong_ai_proxy.config.vectors import Pgvector, Vectordb
 from kong_ai_proxy.vectors.pgvector_errors import (
     FAILURES,
@@ -95,6 +96,7 @@ class PgvectorStore(Store):
         self._ca_file = ca_file
         self._seconds = max(self._config.timeout, 1.0) / 1000
         self._pool: Pool = None
+        self._tls: ssl.SSLContext | None = None
         self._opening = asyncio.Lock()
         self._touched: dict[str, float] = {}
 
@@ -234,7 +236,8 @@ class PgvectorStore(Store):
         if not own.ssl:
             return await self._connect_with(False, options)
         try:
-            return await self._connect_with(self._tls(), options)
+            self._tls = self._tls or self._context()
+            return await self._connect_with(self._tls, options)
         except ConnectionError as error:
             if own.ssl_required or not is_without_tls(error):
                 raise
@@ -263,13 +266,11 @@ class PgvectorStore(Store):
             **options,
         )
 
-    def _tls(self) -> ssl.SSLContext:
+    def _context(self) -> ssl.SSLContext:
         """`ssl_version` is the least that is taken. Raises StoreError for a file that cannot be
         loaded."""
         own = self._config
-        context = ssl.create_default_context()
-        if self._ca_file:
-            context.load_verify_locations(self._ca_file)
+        context = trust.context(self._ca_file)
         if own.ssl_version == "tlsv1_3":
             context.minimum_version = ssl.TLSVersion.TLSv1_3
         if not own.ssl_verify:

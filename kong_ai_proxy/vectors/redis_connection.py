@@ -23,6 +23,7 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as LateError
 from typing_extensions import override
 
+from kong_ai_proxy.auth import trust
 from kong_ai_proxy.auth.tokens import Tokens
 from kong_ai_proxy.config.vectors import Redis, SentinelNode
 from kong_ai_proxy.vectors.redis_errors import ReplyError, explained
@@ -210,9 +211,7 @@ class Server:
     def _tls_options(self, ca_file: str | None) -> dict[str, Any]:
         if not self._config.ssl:
             return {}
-        context = ssl.create_default_context()
-        if ca_file:
-            context.load_verify_locations(ca_file)
+        context = trust.context(ca_file)
         if not self._config.ssl_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

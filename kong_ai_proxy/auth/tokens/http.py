@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import aiohttp
 from yarl import URL
 
 from kong_ai_proxy.auth.tokens.errors import TokenError
+from kong_ai_proxy.auth.trust import shared_context
 
 CONNECT_SECONDS = 3.0
 """Metadata servers are near; where there is none, packets to their address are often dropped."""
@@ -34,9 +34,7 @@ class Http:
 
     def __init__(self, ca_file: str | None, proxy_for: ProxyFor | None) -> None:
         """Raises OSError or ssl.SSLError for a CA file that cannot be loaded."""
-        self._tls = ssl.create_default_context()
-        if ca_file:
-            self._tls.load_verify_locations(ca_file)
+        self._tls = shared_context(ca_file)
         self.proxy_for: ProxyFor = proxy_for or (lambda _scheme, _host, _port: None)
         self._session: aiohttp.ClientSession | None = None
 
