@@ -154,8 +154,9 @@ class RedisStore:
         limit = min(most, len(known.kept.names))
         try:
             found = await search.nearest(space, packed(space, vector), limit)
-            if len(found) < limit:
-                raise _missing(space)
+            if len(found) < limit:  # it reads in its own time what was there before its index
+                table = await self._loaded(space, known.kept)
+                found = table.nearest(space, vector, limit)
         except StoreError:
             self._forget(space)
             self._is_asked = False  # perhaps it is another server now

@@ -19,7 +19,15 @@ import redis
 
 from kong_ai_proxy.config.vectors import Vectordb
 from kong_ai_proxy.vectors import redis_store
-from kong_ai_proxy.vectors.store import MissingSpaceError, Space, Store, StoreError, open_store
+from kong_ai_proxy.vectors.redis_search import Search
+from kong_ai_proxy.vectors.store import (
+    Match,
+    MissingSpaceError,
+    Space,
+    Store,
+    StoreError,
+    open_store,
+)
 from tests import redisearch
 from tests.redis_servers import RedisServer, redis_server
 
@@ -175,6 +183,19 @@ async def test_a_space_with_a_vector_too_few_is_missing(world: World) -> None:
     await world.ask("DEL", f"{INDEX}:{{{SPACE.name}}}:north")
     with pytest.raises(MissingSpaceError):
         await names(store)
+
+
+async def test_what_the_module_has_not_read_yet_is_compared_here(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lagging(*_: object) -> list[Match]:
+        return [Match("east", 0.2)]
+
+    store = world.store()
+    await store.put(SPACE, VECTORS)
+    monkeypatch.setattr(Search, "nearest", lagging)
+    assert await names(store) == ["east", "north", "west {1}:"]
+    assert await names(store, most=1) == ["east"]
 
 
 async def test_an_index_for_other_vectors_is_told(world: World) -> None:
