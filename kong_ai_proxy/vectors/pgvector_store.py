@@ -137,7 +137,10 @@ class PgvectorStore(Store):
             await connection.fetchval("SELECT pg_advisory_xact_lock($1)", key, timeout=LOCK_SECONDS)
         except TimeoutError:
             connection.terminate()
-            raise StoreError("another worker has been embedding for a long time") from None
+            raise StoreError(
+                f"another worker has been embedding for {LOCK_SECONDS:.0f} s; "
+                "is the embedding model that slow?"
+            ) from None
         except BaseException:
             connection.terminate()
             raise
