@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
-from kong_ai_proxy.config.plugins import Balancer
+from kong_ai_proxy.config.plugins import CATCHALL, Balancer
 from kong_ai_proxy.formats import openai
 
 _FILES = frozenset({"llm/v1/files", "llm/v1/batches"})
@@ -84,7 +84,6 @@ _HINTS = (
 )
 
 
-_CATCHALL = "CATCHALL"
 _DEFAULT_RETRIES = Balancer.model_fields["retries"].default
 _SENT_ALREADY = ("http_", "invalid_header")
 
@@ -145,8 +144,8 @@ def _is_posted(target: Target) -> bool:
 
 def _of_descriptions(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
     is_semantic = config.balancer.algorithm == "semantic"
-    if is_semantic and all(target.description == _CATCHALL for target in config.targets):
-        message = f"every target is {_CATCHALL}, so no prompt is compared with anything"
+    if is_semantic and all(target.description == CATCHALL for target in config.targets):
+        message = f"every target is {CATCHALL}, so no prompt is compared with anything"
         yield "config.targets[0].description", message
 
 

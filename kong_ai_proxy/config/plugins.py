@@ -41,6 +41,10 @@ class Common(Record):
     )
 
 
+CATCHALL = "CATCHALL"
+"""The description of targets for prompts that no other description is near to."""
+
+
 class Target(ModelTarget):
     """One model that requests may go to."""
 

@@ -122,9 +122,11 @@ class Hold:
             yield from self._look(held.reading, _is_stream(held))
 
     def _keep(self, action: Action) -> None:
-        self._held.append(action)
         if isinstance(action, Emit):
+            if not action.chunk:  # a stream of pings is held for as long as it likes
+                return
             self._size += len(action.chunk)
+        self._held.append(action)
 
     def _own(self, fail: Fail) -> Fail:
         """Where a head of an error has come, that is the failure, whatever happened then."""

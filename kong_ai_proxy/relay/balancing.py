@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC
@@ -35,8 +36,10 @@ _ANY_TARGET = "non_idempotent"
 class Router(Protocol):
     """Who finds the targets that a prompt is for."""
 
-    async def tiers(self, prompt: str, candidates: Sequence[int]) -> list[list[int]]:
-        """Groups of them, the best first. Raises Refused."""
+    async def tiers(
+        self, prompt: str, candidates: Sequence[int], seconds: float = math.inf
+    ) -> list[list[int]]:
+        """Groups of them, the best first, within `seconds`. Raises Refused."""
 
 
 class Balancing:
@@ -72,11 +75,12 @@ class Balancing:
         self._by_token = own.latency_strategy == "tpot"
         self._counts = own.algorithm == "lowest-usage" or (self._by_latency and self._by_token)
 
-    async def round(self, ask: Ask) -> Round:
-        """The targets for one request, one after the other. Raises Refused."""
+    async def round(self, ask: Ask, seconds: float = math.inf) -> Round:
+        """The targets for one request, one after the other; the choice takes at most `seconds`.
+        Raises Refused."""
         tiers = None
         if self._semantic is not None and len(ask.candidates) > 1:
-            tiers = await self._semantic.tiers(ask.prompt(), ask.candidates)
+            tiers = await self._semantic.tiers(ask.prompt(), ask.candidates, seconds)
         return self._balancer.round(ask.candidates, key=self._key(ask), tiers=tiers)
 
     def _key(self, ask: Ask) -> str:

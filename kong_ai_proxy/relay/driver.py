@@ -166,7 +166,8 @@ class Driver:
 
     async def _try_targets(self, balancing: Balancing, ask: Ask) -> None:
         """Ask one target after the other until one has answered. Raises Refused."""
-        chosen = await balancing.round(ask)
+        left = self._guards.left(self._loop.time() - self._started)
+        chosen = await balancing.round(ask, left / 2)  # the rest is the targets'
         unsuited: Refused | None = None
         last: Failed | None = None
         tries = 0
@@ -187,7 +188,7 @@ class Driver:
             if not self._goes_on(balancing, failed.fail, ask.method):
                 break
         if last is None and unsuited is None:
-            _log.warning("no available targets: the breakers of all are open")
+            _log.warning("plugin %s: no target may be asked now", self._plan.plugin_id)
         if last is None:
             raise unsuited or Refused(SERVER_ERROR, "no available targets")
         await self._give_up(last)
@@ -508,7 +509,7 @@ class Driver:
                 elif isinstance(asked, Pause):
                     await asyncio.sleep(asked.seconds)
                     event = Woken(time.time())
-                elif call is not None and not self._down.ended and not attempt.is_over:
+                elif call is not None and not self._is_done(attempt):
                     event = await _next_event(call)
                 else:
                     return
@@ -516,6 +517,11 @@ class Driver:
         finally:
             if call is not None:
                 call.release()
+
+    def _is_done(self, attempt: Attempt) -> bool:
+        """Whether a flow's attempt needs no more events. One that only puts in order what it has
+        left does not care for the answer of the attempt after it."""
+        return attempt.is_over or (attempt is self._attempt and self._down.ended)
 
     async def _do_until_asked(self, actions: Iterator[Action]) -> Action | None:
         """Do what can be done at once. The action that asks for something to happen."""

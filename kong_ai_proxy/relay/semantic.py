@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -18,6 +19,7 @@ import orjson
 
 from kong_ai_proxy.auth.tokens import Tokens
 from kong_ai_proxy.config import AiProxyAdvanced
+from kong_ai_proxy.config.plugins import CATCHALL
 from kong_ai_proxy.config.vectors import Embeddings, Vectordb
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
 from kong_ai_proxy.relay.embedding import Embedder, EmbeddingError
@@ -34,9 +36,6 @@ from kong_ai_proxy.vectors.store import (
 
 _log = logging.getLogger(__name__)
 
-CATCHALL = "CATCHALL"
-"""The description of targets for prompts that no other description is near to."""
-
 MAX_PROMPT = 6000
 """Characters of a prompt that are embedded, its last ones, where a question stands that has a
 document before it. Models refuse longer texts than 8,192 tokens or so, and a character is hardly
@@ -50,6 +49,8 @@ RETRY_SECONDS = 1.0
 """After which it is tried again to prepare what could not be prepared."""
 WAIT_SECONDS = 30.0
 """The longest that a request waits for vectors; less where a target has less time."""
+SILENT_SECONDS = 5.0
+"""How long nobody waits once somebody has waited for nothing."""
 PREPARE_SECONDS = 240.0
 """The longest that it may take to make them."""
 AT_A_TIME = 4
@@ -114,9 +115,12 @@ class Semantic:
         self._failure: Exception | None = None
         self._retry_at = 0.0
         self._warn_at = 0.0
+        self._silent_until = 0.0
         self._known: OrderedDict[tuple[str, int], list[Match]] = OrderedDict()
 
-    async def tiers(self, prompt: str, candidates: Sequence[int]) -> list[list[int]]:
+    async def tiers(
+        self, prompt: str, candidates: Sequence[int], seconds: float = math.inf
+    ) -> list[list[int]]:
         """The candidates that the prompt is for, and those for all others: groups, the better one
         first. Of the descriptions that a candidate has the nearest counts, if it is near enough.
 
@@ -130,17 +134,27 @@ class Semantic:
             for text, indices in self._groups.items()
             if (found := [index for index in indices if index in allowed])
         }
+        patience = self._patience(seconds)
         try:
-            async with asyncio.timeout(self._wait):
+            async with asyncio.timeout(patience):
                 nearest = groups.get(await self._nearest(prompt, groups), [])
         except (EmbeddingError, StoreError, TimeoutError) as error:
             self._warn(error)
+            if isinstance(error, TimeoutError) and patience:
+                self._silent_until = asyncio.get_running_loop().time() + SILENT_SECONDS
             if not rest:
                 raise Refused(SERVER_ERROR, _told(error)) from None
             nearest = []
         if not nearest and not rest:
             raise self._nothing(prompt)
         return [group for group in (nearest, rest) if group]
+
+    def _patience(self, seconds: float) -> float:
+        """Seconds that a request waits for vectors: none soon after another one has waited for
+        nothing."""
+        if asyncio.get_running_loop().time() < self._silent_until:
+            return 0.0
+        return min(self._wait, seconds)
 
     def _nothing(self, prompt: str) -> Refused:
         if not prompt.strip():

@@ -14,7 +14,8 @@ import pytest_asyncio
 from kong_ai_proxy import config
 from kong_ai_proxy.auth.tokens import Tokens
 from kong_ai_proxy.config import AiProxyAdvanced
-from kong_ai_proxy.relay.semantic import CATCHALL, semantic
+from kong_ai_proxy.config.plugins import CATCHALL
+from kong_ai_proxy.relay.semantic import semantic
 from kong_ai_proxy.relay.settings import RelaySettings
 from kong_ai_proxy.relay.upstream import Upstream
 from tests import minilm, postgres_servers, providers, relays

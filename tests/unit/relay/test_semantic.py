@@ -14,10 +14,11 @@ from typing_extensions import override
 
 from kong_ai_proxy import config
 from kong_ai_proxy.config import AiProxyAdvanced
+from kong_ai_proxy.config.plugins import CATCHALL
 from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.relay import semantic as module
 from kong_ai_proxy.relay.embedding import EmbeddingError
-from kong_ai_proxy.relay.semantic import CATCHALL, MAX_PROMPT, Semantic
+from kong_ai_proxy.relay.semantic import MAX_PROMPT, Semantic
 from kong_ai_proxy.vectors.store import (
     Match,
     MissingSpaceError,
@@ -295,9 +296,24 @@ async def test_a_request_does_not_wait_for_ever(world: World) -> None:
     with pytest.raises(Refused, match="no vectors in time"):
         await worker.tiers("boil an egg", [0, 1])
     world.embedder.hold.set()
-    worker._wait = 5.0
+    worker._wait, worker._silent_until = 5.0, 0.0
     assert await worker.tiers("boil an egg", [0, 1]) == [[1]]
     assert world.embedder.asked.count(CODE) == 1
+
+
+async def test_who_has_waited_for_nothing_has_waited_for_others_too(world: World) -> None:
+    worker = world.worker(CODE, FOOD, CATCHALL)
+    everybody = [0, 1, 2]
+    assert await worker.tiers("sort a list", everybody) == [[0], [2]]
+    world.embedder.hold = asyncio.Event()
+    assert await worker.tiers("boil an egg", everybody, 0.01) == [[2]]
+    worker._wait = 60.0
+    async with asyncio.timeout(20):
+        assert await worker.tiers("boil an egg", everybody) == [[2]]
+    assert await worker.tiers("sort a list", everybody) == [[0], [2]]  # remembered
+    world.embedder.hold.set()
+    worker._silent_until = 0.0
+    assert await worker.tiers("boil an egg", everybody) == [[1], [2]]
 
 
 async def test_a_preparation_that_takes_too_long_fails(
