@@ -13,7 +13,7 @@ from kong_ai_proxy.exchange.plan import Plan
 from tests.unit.config.samples import advanced, target
 
 URL = "https://models.example/v1"
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "anthropic": {"anthropic_version": "2023-06-01"},
     "azure": {"azure_instance": "i", "azure_deployment_id": "d"},
     "bedrock": {"bedrock": {"aws_region": "us-east-1"}},

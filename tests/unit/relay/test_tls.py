@@ -175,11 +175,15 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @contextlib.asynccontextmanager
 async def behind(
-    proxy: Proxy, public: Authority, script: Script, route_type: str = "llm/v1/chat", **more: str
+    proxy: Proxy,
+    public: Authority,
+    script: Script,
+    route_type: str = "llm/v1/chat",
+    no_proxy: str = "",
 ) -> AsyncIterator[tuple[Upstream, RunningRelay]]:
     async with Upstream(proxy.script) as gate:
         url = f"http://user:pass%21@127.0.0.1:{gate.port}"
-        settings = RelaySettings(ca_file=public.ca_file, https_proxy=url, **more)
+        settings = RelaySettings(ca_file=public.ca_file, https_proxy=url, no_proxy=no_proxy)
         through = provided(script, public.server, settings, PROVIDER, route_type)
         async with through as (upstream, relay):
             yield upstream, relay
