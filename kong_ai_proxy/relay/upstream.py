@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from typing_extensions import override
 from yarl import URL
@@ -126,13 +127,27 @@ async def _pieces(body: bytes) -> AsyncGenerator[Piece]:
         yield view[start : start + PIECE]
 
 
+class _Response(aiohttp.ClientResponse):
+    """Knows whom it is from when it has given its connection back too, as a short answer has at
+    once."""
+
+    ip: str | None = None
+
+    @override
+    async def start(self, connection: Connection) -> Self:
+        peer = connection.transport.get_extra_info("peername") if connection.transport else None
+        self.ip = peer[0] if peer else None
+        await super().start(connection)
+        return self
+
+
 class Call:
     """A request that was sent and is answered; `head` has arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         """Raises UpstreamLost for a head that cannot be passed on."""
         self._response = response
-        self.ip = _ip(response)
+        self.ip = response.ip if isinstance(response, _Response) else None
         """The address that it is connected to; None where that is not known."""
         try:
             self.head = _head(response)
@@ -153,13 +168,6 @@ class Call:
             self._response.release()
         else:
             self._response.close()
-
-
-def _ip(response: aiohttp.ClientResponse) -> str | None:
-    connection = response.connection  # None once the whole answer is there
-    transport = connection.transport if connection else None
-    peer = transport.get_extra_info("peername") if transport else None
-    return peer[0] if peer else None
 
 
 def _head(response: aiohttp.ClientResponse) -> ResponseHead:
@@ -223,6 +231,7 @@ class Upstream:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
+            response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_AUTOMATIC,

@@ -59,6 +59,7 @@ async def test_the_log_names_all_that_were_asked() -> None:
     assert len(lines) == 1
     tried = lines[0]["ai"]["proxy"]["tried_targets"]
     assert [each["port"] for each in tried] == ports
+    assert [each.get("ip") for each in tried] == [None, "127.0.0.1", None, "127.0.0.1"]
     assert lines[0]["status"] == 200
     assert "failure" not in lines[0]
     assert lines[0]["ai"]["proxy"]["usage"]["total_tokens"] == 5
