@@ -126,7 +126,8 @@ class Attempt:
         self.answered: ResponseHead | None = None
         """The head of the provider's answer; of several calls the last one's."""
         self._trial = trial
-        self._hold = Hold(trial, self._told) if trial is not NO_TRIAL else None
+        is_json = asked.codec is not None
+        self._hold = Hold(trial, self._told, is_json=is_json) if trial is not NO_TRIAL else None
         self._realtime: SessionReading | None = None
         self._rules = rules
         self._request = request

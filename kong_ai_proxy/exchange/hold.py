@@ -79,8 +79,16 @@ class Held(Protocol):
 class Hold:
     """The gate that one attempt's actions pass."""
 
-    def __init__(self, trial: Trial, told: Callable[[ProviderError], tuple[Action, ...]]) -> None:
-        """`told` makes of an error inside a stream what the client is told in place of it."""
+    def __init__(
+        self,
+        trial: Trial,
+        told: Callable[[ProviderError], tuple[Action, ...]],
+        *,
+        is_json: bool = False,
+    ) -> None:
+        """`told` makes of an error inside a stream what the client is told in place of it.
+        `is_json`: an answer of status 200 that is no stream has to be JSON."""
+        self._is_json = is_json
         self.is_open = not (trial.holds or trial.statuses)
         self.waits = False
         """Whether this is an error that only waits for its end."""
@@ -169,13 +177,22 @@ class Hold:
             return None
         body = b"".join(action.chunk for action in self._held if isinstance(action, Emit))
         if not _is_stream(held):
-            return _error_in(body)
+            if self._is_encoded:
+                return None
+            return _error_in(body, is_json=self._is_json)
         reading = held.reading
         if reading is None or reading.has_content:
             return None
         if isinstance(reading, ObservedStream) or _END.search(body):
             return reading.failed
         return reading.failed or ProviderError(BROKE_OFF)
+
+    @property
+    def _is_encoded(self) -> bool:
+        """Whether what is held is compressed, for a client that takes it so."""
+        first = self._held[0]
+        encoding = first.head.header("content-encoding") if isinstance(first, Commit) else None
+        return encoding not in (None, "", "identity")
 
     def _look(self, reading: Known | None, is_stream: bool) -> Iterator[Action]:
         """Whether what is held is enough to know."""
@@ -200,11 +217,13 @@ def _is_stream(held: Held) -> bool:
     return held.is_stream or isinstance(held.reading, ObservedStream)
 
 
-def _error_in(body: bytes) -> ProviderError | None:
+def _error_in(body: bytes, *, is_json: bool) -> ProviderError | None:
     """The error that a whole answer is; None where it is anything else."""
-    if b'"error"' not in body:
+    if not is_json and b'"error"' not in body:
         return None
     value = parsed(body)
+    if is_json and not isinstance(value, (dict, list)):
+        return ProviderError("the provider's answer is no JSON object")
     if not isinstance(value, dict) or not value.get("error") or value.keys() & _ANSWERS:
         return None
     return error_of(value)

@@ -51,6 +51,7 @@ from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.guards import NO_GUARDS, Guards, Pace, too_late
 from kong_ai_proxy.relay.ids import new_id
 from kong_ai_proxy.relay.incoming import outgoing_headers
+from kong_ai_proxy.relay.passing import PassingBody
 from kong_ai_proxy.relay.ticket import Claims
 from kong_ai_proxy.relay.tries import Failed, TargetFailed, Unsuited
 from kong_ai_proxy.relay.upstream import Call, HandshakeRefused, Timeouts, Upstream, UpstreamLost
@@ -63,6 +64,8 @@ DEFAULT_TIMEOUTS = Timeouts(connect=60.0, write=60.0, read=3600.0)
 
 LEFT = "the client left"
 
+MAX_KEPT = 1 << 20
+"""Bytes of a body that passes by which are kept, where the configuration names no limit."""
 MAX_REASON = 300
 """Characters of what a provider says that a line of the log has."""
 ERROR_SECONDS = 1.0
@@ -103,11 +106,11 @@ class Driver:
         self._marker = report.marker(client)
         self._told = False
         self._is_over = False  # a WebSocket that a side has closed
-        self._taking = False  # a flow reads the client's body itself
+        self._taking = False  # the client's body is read while it is passed on
         self._balancing = balancing
         self._guards = guards
         self._tried: list[Tried] = []
-        self._consumed = False  # something of the client's body has been read that is not kept
+        self._passing = PassingBody(self._piece, _kept_bytes(plan) if balancing else 0)
         self._sent = False  # this try's request may have reached the provider
         self._ip: str | None = None  # that this try is connected to
         self._limit: asyncio.Timeout | None = None  # until something is committed
@@ -224,7 +227,7 @@ class Driver:
 
     def _goes_on(self, balancing: Balancing, fail: Fail, method: str) -> bool:
         """Whether another target may be asked after this failure of a request with `method`."""
-        kept = self._body is not None or not self._client.has_body or not self._consumed
+        kept = self._body is not None or self._passing.is_whole
         in_time = self._guards.left(self._loop.time() - self._started) > 0
         return kept and in_time and balancing.leads_on(fail, method, sent=self._sent)
 
@@ -234,6 +237,7 @@ class Driver:
         self._attempt = attempt
         self._outgoing = self._first_place = self._first_content = self._ip = None
         self._sent = self._is_paced = self._is_told = False
+        self._passing.begin()
         seconds = self._guards.seconds(
             self._loop.time() - self._started, is_stream=attempt.wants_stream
         )
@@ -366,15 +370,14 @@ class Driver:
         return self._streamed(outgoing.body)
 
     async def _streamed(self, change: BodyFilter | None) -> AsyncGenerator[bytes]:
-        """The client's body as it arrives, changed where it has to be. It cannot be sent again.
+        """The client's body as it arrives, changed where it has to be.
 
         While the provider takes nothing of it, the client is not read from, and that it has left is
         seen when the time to write is over: its end waits behind what it has sent.
         """
-        self._consumed = True
         try:
-            await _continue(self._request)
-            while piece := await self._piece():
+            await self._ask_for_body()
+            while piece := await self._passing.take():
                 changed = change.feed(piece) if change else piece
                 if changed:
                     yield changed
@@ -383,6 +386,12 @@ class Driver:
         except Refused as refused:  # aiohttp would only say that sending has failed
             self._refused = refused
             raise
+
+    async def _ask_for_body(self) -> None:
+        """Have the client send its body, if it waits for our word."""
+        if not self._taking:
+            self._taking = True
+            await _continue(self._request)
 
     async def _piece(self) -> bytes:
         """The next of the client's body as it arrives, b"" at its end. Raises Refused where it
@@ -560,11 +569,9 @@ class Driver:
         """The next of the client's body, or why there is none."""
         if self._body is not None or not self._client.has_body:
             return b""
-        if not self._taking:
-            self._taking = self._consumed = True
-            await _continue(self._request)
+        await self._ask_for_body()
         try:
-            return await self._piece()
+            return await self._passing.take()
         except Refused as refused:
             return refused
 
@@ -670,6 +677,11 @@ async def _error_text(call: Call, until: float) -> bytes:
             return await call.read()
     except TimeoutError:
         raise UpstreamLost(Lost("timeout", "an error's text does not end")) from None
+
+
+def _kept_bytes(plan: Plan) -> int:
+    """How much of a body that passes by is kept to be sent again."""
+    return plan.max_body or MAX_KEPT
 
 
 async def _next_event(call: Call) -> Event:

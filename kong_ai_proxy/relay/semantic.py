@@ -49,8 +49,10 @@ RETRY_SECONDS = 1.0
 """After which it is tried again to prepare what could not be prepared."""
 WAIT_SECONDS = 30.0
 """The longest that a request waits for vectors; less where a target has less time."""
+SILENCE_SECONDS = 1.0
+"""Without a vector for anybody after which the model is taken to be silent."""
 SILENT_SECONDS = 5.0
-"""How long nobody waits once somebody has waited for nothing."""
+"""How long nobody waits for it then."""
 PREPARE_SECONDS = 240.0
 """The longest that it may take to make them."""
 AT_A_TIME = 4
@@ -116,6 +118,7 @@ class Semantic:
         self._retry_at = 0.0
         self._warn_at = 0.0
         self._silent_until = 0.0
+        self._answered_at = 0.0
         self._known: OrderedDict[tuple[str, int], list[Match]] = OrderedDict()
 
     async def tiers(
@@ -134,14 +137,14 @@ class Semantic:
             for text, indices in self._groups.items()
             if (found := [index for index in indices if index in allowed])
         }
-        patience = self._patience(seconds)
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._patience(seconds)):
                 nearest = groups.get(await self._nearest(prompt, groups), [])
         except (EmbeddingError, StoreError, TimeoutError) as error:
             self._warn(error)
-            if isinstance(error, TimeoutError) and patience:
-                self._silent_until = asyncio.get_running_loop().time() + SILENT_SECONDS
+            if isinstance(error, TimeoutError):
+                self._note_silence(began)
             if not rest:
                 raise Refused(SERVER_ERROR, _told(error)) from None
             nearest = []
@@ -150,11 +153,16 @@ class Semantic:
         return [group for group in (nearest, rest) if group]
 
     def _patience(self, seconds: float) -> float:
-        """Seconds that a request waits for vectors: none soon after another one has waited for
-        nothing."""
+        """Seconds that a request waits for vectors: none while the model is silent."""
         if asyncio.get_running_loop().time() < self._silent_until:
             return 0.0
         return min(self._wait, seconds)
+
+    def _note_silence(self, began: float) -> None:
+        """Somebody has waited in vain since `began`: whether others did too, and for a while."""
+        now = asyncio.get_running_loop().time()
+        if self._answered_at < began <= now - SILENCE_SECONDS:
+            self._silent_until = now + SILENT_SECONDS
 
     def _nothing(self, prompt: str) -> Refused:
         if not prompt.strip():
@@ -188,6 +196,7 @@ class Semantic:
             return known
         await self._prepared()
         vector = await self._embedder.embed(_embeddable(prompt))
+        self._answered_at = asyncio.get_running_loop().time()
         found = await self._searched(vector, most)
         self._known[key] = found
         if len(self._known) > CACHED:

@@ -52,7 +52,13 @@ OVERLOADED_EVENT = (
 )
 
 
-def attempt(trial: Trial = LISTED, *, stream: bool = True, provider: str = "openai") -> Attempt:
+def attempt(
+    trial: Trial = LISTED,
+    *,
+    stream: bool = True,
+    provider: str = "openai",
+    accept: str = "identity",
+) -> Attempt:
     """A started attempt of the relay."""
     model = {"provider": provider, "name": "m", "options": {"max_tokens": 5}}
     if provider == "anthropic":
@@ -60,7 +66,8 @@ def attempt(trial: Trial = LISTED, *, stream: bool = True, provider: str = "open
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
     raw = orjson.dumps(body)
     plan = Plan(config.parse("ai-proxy", ai_proxy(model=model)))
-    started = plan.attempt_at(plan.ask(request(raw), raw), relayed=True, trial=trial)
+    asked = request(raw, headers={"accept-encoding": accept})
+    started = plan.attempt_at(plan.ask(asked, raw), relayed=True, trial=trial)
     started.start(Env(id="1" * 24))
     return started
 
@@ -145,6 +152,19 @@ def test_a_whole_answer_that_is_an_error_is_a_failure() -> None:
 def test_a_whole_answer_that_tells_of_no_error_is_none() -> None:
     body = b'{"id":"resp_1","output":[],"error":null}'
     assert emitted(fed(attempt(stream=False), JSON_HEAD, Data(body), End())) == body
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>log in</html>"])
+def test_a_whole_answer_that_is_no_json_is_a_failure(body: bytes) -> None:
+    events = [Data(body)] if body else []
+    failed = failure(fed(attempt(stream=False), JSON_HEAD, *events, End()))
+    assert failed.criterion == "error"
+
+
+def test_a_compressed_answer_is_the_clients_to_read() -> None:
+    head = Head(ResponseHead(200, (("content-encoding", "gzip"),)))
+    tried = attempt(stream=False, accept="gzip")
+    assert emitted(fed(tried, head, Data(b"\x1f\x8b"), End())) == b"\x1f\x8b"
 
 
 def test_an_error_after_the_content_is_the_clients_to_see() -> None:

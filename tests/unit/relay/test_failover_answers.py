@@ -249,12 +249,20 @@ async def test_a_long_answer_is_not_held_to_its_end() -> None:
         assert places[1].connections == 0
 
 
-async def test_an_upload_that_has_begun_is_not_repeated() -> None:
+async def test_a_large_upload_that_has_begun_is_not_repeated() -> None:
     """It is gone: not even with leave."""
-    async with providers(Reset(), Good()) as places, files(*places) as relay:
+    async with providers(Reset(), Good()) as places, files(*places, most=100_000) as relay:
         found = await ask(relay, "POST", "/v1/files", form(b"x" * 300_000), UPLOAD)
         assert found.status == 502
         assert places[1].connections == 0
+
+
+@pytest.mark.parametrize("first", [Reset(), Status(503)])
+async def test_an_upload_that_is_kept_is_repeated(first: Step) -> None:
+    async with providers(first, Good()) as places, files(*places) as relay:
+        found = await ask(relay, "POST", "/v1/files", form(b"x" * 300_000), UPLOAD)
+        assert found.status == 200
+        assert places[1].received[0].body == form(b"x" * 300_000)
 
 
 async def test_an_upload_that_nobody_has_taken_goes_to_the_next_target() -> None:
@@ -265,9 +273,9 @@ async def test_an_upload_that_nobody_has_taken_goes_to_the_next_target() -> None
 
 
 @contextlib.asynccontextmanager
-async def files(*places: Faulty) -> AsyncIterator[RunningRelay]:
+async def files(*places: Faulty, most: int = 0) -> AsyncIterator[RunningRelay]:
     own = [target_at(each.origin, FILES, weight=1000 - at) for at, each in enumerate(places)]
     balancer = {"algorithm": "priority", "failover_criteria": ALL}
-    found = {"targets": own, "balancer": balancer, "max_request_body_size": 0}
+    found = {"targets": own, "balancer": balancer, "max_request_body_size": most}
     async with running(found, "ai-proxy-advanced") as relay:
         yield relay

@@ -301,7 +301,10 @@ async def test_a_request_does_not_wait_for_ever(world: World) -> None:
     assert world.embedder.asked.count(CODE) == 1
 
 
-async def test_who_has_waited_for_nothing_has_waited_for_others_too(world: World) -> None:
+async def test_who_has_waited_for_nothing_has_waited_for_others_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.0)
     worker = world.worker(CODE, FOOD, CATCHALL)
     everybody = [0, 1, 2]
     assert await worker.tiers("sort a list", everybody) == [[0], [2]]
@@ -314,6 +317,14 @@ async def test_who_has_waited_for_nothing_has_waited_for_others_too(world: World
     world.embedder.hold.set()
     worker._silent_until = 0.0
     assert await worker.tiers("boil an egg", everybody) == [[1], [2]]
+
+
+async def test_one_that_has_no_time_speaks_for_nobody_else(world: World) -> None:
+    worker = world.worker(CODE, FOOD, CATCHALL)
+    world.embedder.hold = asyncio.Event()
+    assert await worker.tiers("boil an egg", [0, 1, 2], 0.0) == [[2]]
+    world.embedder.hold.set()
+    assert await worker.tiers("boil an egg", [0, 1, 2]) == [[1], [2]]
 
 
 async def test_a_preparation_that_takes_too_long_fails(
