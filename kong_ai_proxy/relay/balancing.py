@@ -62,6 +62,7 @@ class Balancing:
         self.retries = own.retries
         self.states = states
         self.now = now
+        self.used_at = now()
         self._balancer = Balancer(config, states, ahead=ahead)
         self._semantic = semantic
         self._hash_header = own.hash_on_header.lower()

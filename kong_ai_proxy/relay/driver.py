@@ -207,8 +207,7 @@ class Driver:
         except Refused as refused:
             chosen.give_back()
             raise Unsuited(refused) from None
-        rate = self._guards.min_stream_rate
-        self._pace = Pace(rate) if rate and not is_last and attempt.wants_stream else None
+        self._pace = self._guards.pace(is_stream=attempt.wants_stream and not is_last)
         started = balancing.now()
         balancing.states.begin(index)
         try:
@@ -221,6 +220,8 @@ class Driver:
             balancing.states.end(index)
         if failed is None:
             balancing.ended(index, attempt, balancing.now() - started)
+        elif self._passing.is_awaited:  # the client stalls: it is not the provider's fault
+            chosen.give_back()
         else:
             balancing.failed(index, attempt, failed.fail)
         return failed

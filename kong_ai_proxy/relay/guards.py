@@ -40,6 +40,11 @@ class Guards:
         limits = (first, None if self.time_budget is None else self.left(elapsed))
         return min((each for each in limits if each is not None), default=None)
 
+    def pace(self, *, is_stream: bool) -> Pace | None:
+        """What a stream's beginning has to pass, where there is a limit."""
+        rate = self.min_stream_rate
+        return Pace(rate) if rate and is_stream else None
+
 
 NO_GUARDS = Guards()
 

@@ -13,6 +13,8 @@ class PassingBody:
         """`read` gives the next piece, b"" at the end; at most `most` bytes are kept."""
         self.is_whole = True
         """Whether it can be begun anew."""
+        self.is_awaited = False
+        """Whether the client's next piece is waited for."""
         self._read = read
         self._most = most
         self._kept: list[bytes] = []
@@ -22,13 +24,16 @@ class PassingBody:
     def begin(self) -> None:
         """From here on `take` gives it from its beginning. Only while it is whole."""
         self._next = 0
+        self.is_awaited = False
 
     async def take(self) -> bytes:
         """The next piece, b"" at the end. Raises what `read` does."""
         if self._next < len(self._kept):
             self._next += 1
             return self._kept[self._next - 1]
+        self.is_awaited = True  # and stays so where nobody waits for it any longer
         piece = await self._read()
+        self.is_awaited = False
         self._size += len(piece)
         if piece and self.is_whole:
             self._keep(piece)

@@ -44,6 +44,9 @@ MAX_HEADER_BYTES = 32 * 1024
 KEPT_SECONDS = 3600.0
 """Longer than Kong keeps an idle connection: who closes first makes the other's request fail."""
 BACKLOG = 4096
+TIDY_SECONDS = 60.0
+IDLE_SECONDS = 600.0
+"""After which a configuration that nobody has used keeps no connections."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ class Relay:
         self._guards = Guards(
             settings.first_token_timeout, settings.min_stream_rate, settings.time_budget
         )
-        self._semantics: set[Semantic] = set()
+        self._semantics: weakref.WeakKeyDictionary[Plan, Semantic] = weakref.WeakKeyDictionary()
         self._balancings: weakref.WeakKeyDictionary[Plan, Balancing] = weakref.WeakKeyDictionary()
 
     async def start(self, sock: socket.socket) -> None:
@@ -126,6 +129,7 @@ class Relay:
             max_field_size=MAX_HEADER_BYTES,
         )
         loop = asyncio.get_running_loop()
+        self._tidying = loop.create_task(self._tidy())
         self._listening = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
 
     @property
@@ -141,8 +145,8 @@ class Relay:
     async def close(self) -> None:
         """End what is left."""
         await self._server.shutdown(timeout=0.1)
-        await asyncio.gather(*(each.close() for each in self._semantics))
-        self._semantics.clear()
+        self._tidying.cancel()
+        await asyncio.gather(*(each.close() for each in list(self._semantics.values())))
         await self._upstream.close()
         await self._tokens.close()
 
@@ -182,9 +186,9 @@ class Relay:
     def _balancing(self, plan: Plan) -> Balancing | None:
         """What a configuration with several targets, or a breaker, is balanced with."""
         config = plan.config
-        if not isinstance(config, AiProxyAdvanced) or not (
-            plan.balances or len(config.targets) > 1
-        ):
+        if not isinstance(config, AiProxyAdvanced):
+            return None
+        if len(config.targets) == 1 and not plan.balances:
             return None
         found = self._balancings.get(plan)
         if found is None:
@@ -195,6 +199,7 @@ class Relay:
                 by_opening=self._settings.prompt_affinity,
                 ahead=self._table.slot,
             )
+        found.used_at = found.now()
         return found
 
     def _semantic(self, plan: Plan, config: AiProxyAdvanced) -> Semantic | None:
@@ -203,14 +208,23 @@ class Relay:
             return None
         ca_file = self._settings.ca_file
         made = semantic(config, self._upstream, self._tokens, os.environ, ca_file)
-        self._semantics.add(made)
-        weakref.finalize(plan, self._drop, made).atexit = False
+        self._semantics[plan] = made
+        weakref.finalize(plan, self._close_later, made).atexit = False
         return made
 
-    def _drop(self, made: Semantic) -> None:
-        if made in self._semantics:
-            self._semantics.discard(made)
-            self._upstream.later(made.close())
+    def _close_later(self, made: Semantic) -> None:
+        self._upstream.later(made.close())
+
+    async def _tidy(self) -> None:
+        """Forget what configurations are balanced with that nobody uses: most were replaced. What
+        is known of their targets stays in the table."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            for plan, balancing in list(self._balancings.items()):
+                if balancing.now() - balancing.used_at > IDLE_SECONDS:
+                    del self._balancings[plan]
+                    if made := self._semantics.pop(plan, None):
+                        await made.close()
 
     def _claims(self, request: web.BaseRequest) -> Claims:
         try:

@@ -14,7 +14,6 @@ import pytest
 from tests.faults import (
     Close,
     ErrorEvent,
-    Faulty,
     Good,
     Hang,
     Raw,
@@ -47,7 +46,7 @@ from tests.unit.relay.failover import (
     target,
     targets,
 )
-from tests.unit.relay.upstreams import SSE, chunk
+from tests.unit.relay.upstreams import SSE, Connection, Upstream, always, answer, chunk
 from tests.vendors import sse
 
 # ---- what comes of the one that answers
@@ -273,9 +272,35 @@ async def test_an_upload_that_nobody_has_taken_goes_to_the_next_target() -> None
 
 
 @contextlib.asynccontextmanager
-async def files(*places: Faulty, most: int = 0) -> AsyncIterator[RunningRelay]:
-    own = [target_at(each.origin, FILES, weight=1000 - at) for at, each in enumerate(places)]
-    balancer = {"algorithm": "priority", "failover_criteria": ALL}
-    found = {"targets": own, "balancer": balancer, "max_request_body_size": most}
+async def files(*places: Upstream, most: int = 0, **own: Any) -> AsyncIterator[RunningRelay]:
+    targets = [target_at(each.url(""), FILES, weight=1000 - at) for at, each in enumerate(places)]
+    balancer = {"algorithm": "priority", "failover_criteria": ALL, **own}
+    found = {"targets": targets, "balancer": balancer, "max_request_body_size": most}
     async with running(found, "ai-proxy-advanced") as relay:
         yield relay
+
+
+async def test_a_client_that_stalls_opens_nobodys_breaker() -> None:
+    whole = form(b"x" * 100_000)
+    headers = {**UPLOAD, "content-length": str(len(whole))}
+
+    async def impatient(connection: Connection) -> None:
+        if place.connections > 1:
+            await always(answer(b"{}"))(connection)
+        await connection.head()
+        await connection.reader.readexactly(40_000)
+        connection.reset()
+
+    async with (
+        Upstream(impatient) as place,
+        providers(Good()) as (second,),
+        files(place, second, max_fails=1) as relay,
+    ):
+        async with client(relay) as one:
+            await one.send(one.head("POST", "/v1/files", headers) + whole[:50_000])
+            async with asyncio.timeout(10):
+                while not second.heads:
+                    await asyncio.sleep(0.001)
+        await relay.settled()
+        assert (await ask(relay, "POST", "/v1/files", whole, UPLOAD)).status == 200
+        assert place.connections == 2
