@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Content
 from kong_ai_proxy.exchange.messages import ClientRequest
-from kong_ai_proxy.formats.conversation import Conversation, Message, Text
-from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import JsonObject
 
-_PROMPTS = ("prompt", "input", "query", "instructions")
+_TURNS = ("messages", "contents", "input")
+"""Members of requests that hold a conversation, in one format or the other."""
+_SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
+_PROMPTS = ("prompt", "input", "inputs", "query", "instructions")
 """Members that say what is wanted, in requests that are no conversations."""
 
 
@@ -35,49 +36,58 @@ class Ask(NamedTuple):
 
     def prompt(self) -> str:
         """The text that says what is wanted: of a conversation the user's last words. "" where
-        there is none."""
-        conversation = self._conversation()
-        if conversation is None:
-            return self._text()
-        spoken = (_text(m) for m in reversed(conversation.messages) if m.role == "user")
-        return next(filter(None, spoken), "")
+        there is none. Takes no longer for a long conversation."""
+        spoken = (_said(turn) for turn in reversed(_turns(self._value)) if _is_users(turn))
+        return next(filter(None, spoken), "") or self._wanted()
 
     def opening(self) -> str:
         """How the conversation began: what stays the same from one of its requests to the next, so
         that a provider has it in its prompt cache. "" where there is none."""
-        conversation = self._conversation()
-        if conversation is None:
-            return self._text()
-        parts: list[str] = []
-        for message in conversation.messages:
-            parts.append(_text(message))
-            if message.role == "user":
-                break
-        return "\n".join(parts)
+        parts = [_said({"content": self._value.get(name)}) for name in _SYSTEM]
+        for turn in _turns(self._value):
+            parts.append(_said(turn))
+            if _is_users(turn):
+                return "\n".join(parts)
+        return self._wanted()
 
-    def _conversation(self) -> Conversation | None:
-        parse: Callable[..., object] | None = getattr(self.asked.codec, "parse_request", None)
-        if parse is None or not isinstance(self.content, JsonObject):
-            return None
-        if not isinstance(self.content.value, dict):
-            return None
-        try:
-            parsed = parse(self.content.value)
-        except FormatError:
-            return None
-        return parsed if isinstance(parsed, Conversation) else None
+    @property
+    def _value(self) -> Mapping[str, object]:
+        return self.content.value if isinstance(self.content, JsonObject) else {}
 
-    def _text(self) -> str:
-        if not isinstance(self.content, JsonObject):
-            return ""
-        for name in _PROMPTS:
-            value = self.content.value.get(name)
-            if isinstance(value, str) and value:
-                return value
-            if isinstance(value, list) and value and isinstance(value[0], str):
-                return value[0]
+    def _wanted(self) -> str:
+        found = (_said({"content": self._value.get(name)}) for name in _PROMPTS)
+        return next(filter(None, found), "")
+
+
+def _turns(value: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
+    """The turns of a conversation, in whichever format."""
+    for name in _TURNS:
+        turns = value.get(name)
+        if isinstance(turns, list) and any(isinstance(each, dict) for each in turns):
+            return turns
+    return ()
+
+
+def _is_users(turn: object) -> bool:
+    """Gemini's turns are the user's where they do not say whose they are."""
+    role = turn.get("role", "user") if isinstance(turn, dict) else None
+    return isinstance(role, str) and role.lower() == "user"
+
+
+def _said(turn: object) -> str:
+    """The text of a turn, without media, calls and their outcomes."""
+    if not isinstance(turn, dict):
         return ""
+    return "\n".join(_texts(turn.get("content") or turn.get("parts")))
 
 
-def _text(message: Message) -> str:
-    return "\n".join(block.text for block in message.blocks if isinstance(block, Text))
+def _texts(content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        yield from _texts(content.get("parts"))
+    elif isinstance(content, list):
+        for part in content:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield text
