@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Target
 from kong_ai_proxy.config.plugins import CATCHALL, Balancer
+from kong_ai_proxy.config.vectors import missing_library
 from kong_ai_proxy.formats import openai
 
 _FILES = frozenset({"llm/v1/files", "llm/v1/batches"})
@@ -95,6 +96,8 @@ def hints(config: Config) -> Iterator[tuple[str, str]]:
         yield from _of_one_target(config)
         yield from _of_failover(config)
         yield from _of_descriptions(config)
+        yield from _of_hashing(config)
+        yield from _of_metadata(config)
         yield from _of_identity(config)
 
 
@@ -143,10 +146,49 @@ def _is_posted(target: Target) -> bool:
 
 
 def _of_descriptions(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
-    is_semantic = config.balancer.algorithm == "semantic"
-    if is_semantic and all(target.description == CATCHALL for target in config.targets):
+    if config.balancer.algorithm != "semantic":
+        return
+    if config.vectordb is not None and (missing := missing_library(config.vectordb)):
+        yield "config.vectordb.strategy", missing
+    if all(target.description == CATCHALL for target in config.targets):
         message = f"every target is {CATCHALL}, so no prompt is compared with anything"
         yield "config.targets[0].description", message
+    for index, target in enumerate(config.targets):
+        text = (target.description or "").strip()
+        if text != CATCHALL and text.upper() == CATCHALL:
+            yield f"config.targets[{index}].description", f"only {CATCHALL} in capitals is that"
+    yield from _of_threshold(config)
+
+
+def _of_threshold(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    found = config.vectordb
+    if found is None or found.threshold is None:
+        return
+    farthest = 2 if found.distance_metric == "cosine" else 1
+    if not 0 <= found.threshold < farthest:
+        message = f"{found.distance_metric} distances are 0 to {farthest}: this tells nothing apart"
+        yield "config.vectordb.threshold", message
+
+
+_USUAL_HASH_HEADER = "x-kong-llm-request-id"
+
+
+def _of_hashing(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    own = config.balancer
+    if own.algorithm == "consistent-hashing" and own.hash_on_header.lower() == _USUAL_HASH_HEADER:
+        message = (
+            "hardly a client sends this header, and without it requests go round-robin: name one "
+            "that yours send"
+        )
+        yield "config.balancer.hash_on_header", message
+
+
+def _of_metadata(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    for index, target in enumerate(config.targets):
+        for name, value in target.metadata.items():
+            if not isinstance(value, str):
+                message = "open-source Kong takes texts only here: put it in quotes"
+                yield f"config.targets[{index}].metadata.{name}", message
 
 
 def _of_identity(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ Fields, defaults and ranges are those of the Kong 3.15 plugin schemas.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import ClassVar, Literal
 
 from kong_ai_proxy.config.fields import (
@@ -229,3 +230,16 @@ class Vectordb(Record):
     redis: Redis = setting("The Redis server.", default=Redis)
     strategy: Literal["pgvector", "redis"] = setting("Which of the two databases is used.")
     threshold: Number | None = setting("Largest distance that still matches.", default=None)
+
+
+_LIBRARIES = {"pgvector": ("asyncpg",), "redis": ("redis", "numpy")}
+
+
+def missing_library(vectordb: Vectordb) -> str | None:
+    """What to install for this database; None where nothing is missing."""
+    strategy = vectordb.strategy
+    for name in _LIBRARIES[strategy]:
+        if importlib.util.find_spec(name) is None:
+            install = f"pip install 'kong-ai-proxy[{strategy}]'"
+            return f"vectordb.strategy {strategy} needs {name}, which is not installed: {install}"
+    return None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates, share_requests
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
+from kong_ai_proxy.config.vectors import Vectordb, missing_library
 from kong_ai_proxy.exchange import acls, asking, client_errors, cloud, head, led_back, privacy
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.asking import Asked
@@ -18,6 +19,7 @@ from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,
     CONTENT_TOO_LARGE,
     METHOD_NOT_ALLOWED,
+    SERVER_ERROR,
     UNSUPPORTED_MEDIA_TYPE,
     UPGRADE_REQUIRED,
     Refused,
@@ -87,6 +89,7 @@ class Plan:
         of a request that fails into its error log, a key in the query with it."""
         self.reads_body = self._reads_body(route_types)
         """Whether a body, if there is one, is read whole. False also where that depends on it."""
+        self._vectordb = _compared_in(config)
         self._access = acls.of(config)
         rules = acls.kinds(config)
         self.uses_consumer = bool(rules & acls.OF_CONSUMER)
@@ -167,6 +170,8 @@ class Plan:
 
     def check_available(self) -> None:
         """Raise Refused (500) for a configuration that cannot be served with what is installed."""
+        if self._vectordb and (missing := missing_library(self._vectordb)):
+            raise Refused(SERVER_ERROR, missing)
         for target in self.config.targets:
             if not self._templates[id(target)].sources:
                 cloud.check_extra(target.model, target.auth, self._environ)
@@ -418,6 +423,13 @@ def _form_rules(config: Config) -> bool:
         or any(map(_body_auth, config.targets))
         or any(map(_names_model, config.targets))
     )
+
+
+def _compared_in(config: Config) -> Vectordb | None:
+    """The database that semantic balancing needs."""
+    if not isinstance(config, AiProxyAdvanced) or config.balancer.algorithm != "semantic":
+        return None
+    return config.vectordb
 
 
 def _has_breaker(config: Config) -> bool:

@@ -312,8 +312,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "first_token_timeout": (
         "SECONDS",
         _number(0.01, 86400, " of seconds"),
-        "what a target has until the first content of a stream, after which another one is asked "
-        "(default: only the configured timeouts)",
+        "what a target has until the first content of a stream as long as another one is left, "
+        "which is asked then (default: only the configured timeouts)",
     ),
     "min_stream_rate": (
         "EVENTS",

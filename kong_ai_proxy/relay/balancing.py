@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from kong_ai_proxy.exchange.cost import cost
 from kong_ai_proxy.exchange.errors import OK, SERVER_ERROR
 from kong_ai_proxy.exchange.hold import Trial, status_of
 from kong_ai_proxy.exchange.messages import Fail, ResponseHead
+
+_log = logging.getLogger(__name__)
 
 MAX_REST = 300.0
 """Seconds: what a provider's Retry-After counts at most. Some name the end of the month."""
@@ -65,6 +68,8 @@ class Balancing:
         self.used_at = now()
         self._balancer = Balancer(config, states, ahead=ahead)
         self._semantic = semantic
+        self._opens = own.max_fails > 0
+        self._names = [f"{t.model.provider}/{t.model.name}" for t in config.targets]
         self._hash_header = own.hash_on_header.lower()
         self._hashes = own.algorithm == "consistent-hashing"
         self._by_opening = by_opening
@@ -113,7 +118,7 @@ class Balancing:
         """A try ended with `fail`."""
         now = self.now()
         if self._counts_as_failure({fail.criterion, fail.also}):
-            self.states.failed(index, now)
+            self._count_failure(index, now)
         if self._by_latency:
             slowest = max(self.states.latencies(now))
             self.states.took(index, min(2 * slowest or MAX_LATENCY, MAX_LATENCY), now)
@@ -128,9 +133,9 @@ class Balancing:
         self._note_rest(index, attempt.answered, now)
         criteria = _criteria(attempt)
         if self._counts_as_failure(criteria):
-            self.states.failed(index, now)
+            self._count_failure(index, now)
         elif not criteria & _NEVER_COUNT & self._criteria:
-            self.states.succeeded(index, now)
+            self._count_success(index, now)
         head = attempt.answered
         if self._by_latency and head is not None and head.status == OK:
             self._note_latency(index, attempt, seconds, now)
@@ -138,6 +143,18 @@ class Balancing:
     def left(self, index: int, attempt: Attempt) -> None:
         """The client has left in the middle of a try: what it has used counts."""
         self._note_usage(index, attempt)
+
+    def _count_failure(self, index: int, now: float) -> None:
+        was_closed = self._opens and self.states.is_available(index, now)
+        self.states.failed(index, now)
+        if was_closed and not self.states.is_available(index, now):
+            _log.warning("target %d (%s): its breaker is open", index, self._names[index])
+
+    def _count_success(self, index: int, now: float) -> None:
+        was_in_doubt = self._opens and index in self.states.doubtful
+        self.states.succeeded(index, now)
+        if was_in_doubt and index not in self.states.doubtful:
+            _log.warning("target %d (%s): its breaker is closed", index, self._names[index])
 
     def _counts_as_failure(self, criteria: set[str]) -> bool:
         """Whether this is one of the failures that open a breaker."""

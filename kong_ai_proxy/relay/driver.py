@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import replace
 
 import aiohttp
 from aiohttp import web
@@ -17,7 +16,6 @@ from kong_ai_proxy.exchange.answer import BODILESS
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.errors import BAD_REQUEST, SERVER_ERROR, Refused
-from kong_ai_proxy.exchange.hold import NO_TRIAL, Trial
 from kong_ai_proxy.exchange.messages import (
     Abort,
     Action,
@@ -153,17 +151,11 @@ class Driver:
             await self._try_targets(self._balancing, ask)
             return
         try:
-            failed = await self._try(
-                self._plan.attempt_at(ask, relayed=True, trial=self._guarded(NO_TRIAL))
-            )
+            failed = await self._try(self._plan.attempt_at(ask, relayed=True))
         except Unsuited as unsuited:
             raise unsuited.refused from None
         if failed:
             await self._give_up(failed)
-
-    def _guarded(self, trial: Trial) -> Trial:
-        """A stream that has to have content in time waits for it."""
-        return replace(trial, holds=True) if self._guards.first_token_timeout else trial
 
     # ---- one target after the other
 
@@ -201,7 +193,7 @@ class Driver:
     ) -> Failed | None:
         """Ask the target that was chosen last, and note how it fared. Raises Unsuited."""
         index = chosen.tried[-1]
-        trial = self._guarded(balancing.trial(ask, is_last=is_last))
+        trial = balancing.trial(ask, is_last=is_last)
         try:
             attempt = self._plan.attempt_at(ask, index, relayed=True, trial=trial)
         except Refused as refused:
@@ -211,7 +203,7 @@ class Driver:
         started = balancing.now()
         balancing.states.begin(index)
         try:
-            failed = await self._try(attempt)
+            failed = await self._try(attempt, is_last=is_last)
         except BaseException:
             chosen.give_back()
             balancing.left(index, attempt)
@@ -232,7 +224,7 @@ class Driver:
         in_time = self._guards.left(self._loop.time() - self._started) > 0
         return kept and in_time and balancing.leads_on(fail, method, sent=self._sent)
 
-    async def _try(self, attempt: Attempt) -> Failed | None:
+    async def _try(self, attempt: Attempt, *, is_last: bool = True) -> Failed | None:
         """Ask the attempt's target. The failure before which the client got nothing, if any. Raises
         Unsuited."""
         self._attempt = attempt
@@ -240,7 +232,7 @@ class Driver:
         self._sent = self._is_paced = self._is_told = False
         self._passing.begin()
         seconds = self._guards.seconds(
-            self._loop.time() - self._started, is_stream=attempt.wants_stream
+            self._loop.time() - self._started, is_stream=attempt.wants_stream and not is_last
         )
         try:
             if seconds is None and self._pace is None:
@@ -292,9 +284,7 @@ class Driver:
     def _failed(self, attempt: Attempt, fail: Fail) -> Failed:
         """Note a failure, and tell the operator: the client only learns of the last one."""
         fail = fail._replace(reason=_reason(fail.reason, attempt))
-        if self._outgoing is not None:  # None: lost before it called anybody
-            scheme, host, port, *_ = self._outgoing.address
-            _log.warning("%s://%s:%d failed: %s", scheme, host, port, fail.reason)
+        self._log_failure(attempt, fail.reason)
         self._tried.extend(self._asked())
         self._is_told = True
         return Failed(attempt, self._outgoing, self._first_place, fail)
@@ -473,10 +463,15 @@ class Driver:
         """Note why, and tell the operator: the client only learns that it failed."""
         reason = _reason(reason or "", self._attempt) if self._attempt else reason
         self._failure = reason
+        if self._attempt is not None:
+            self._log_failure(self._attempt, reason)
+
+    def _log_failure(self, attempt: Attempt, reason: str | None) -> None:
         if self._outgoing is None:  # lost before it called anybody
             return
+        who = f"{attempt.model.provider}/{attempt.request_model}"
         scheme, host, port, *_ = self._outgoing.address
-        _log.warning("%s://%s:%d failed: %s", scheme, host, port, reason)
+        _log.warning("%s at %s://%s:%d failed: %s", who, scheme, host, port, reason)
 
     async def _refuse(self, refused: Refused) -> None:
         """An answer of our own."""

@@ -24,7 +24,7 @@ class Guards:
     """Seconds from the request's arrival, or from that of one try; None for no limit."""
 
     first_token_timeout: float | None = None
-    """Of one try, until the first content of a stream."""
+    """Of one try after which there may be another, until the first content of a stream."""
     min_stream_rate: float | None = None
     """Events a second at the beginning of a stream."""
     time_budget: float | None = None

@@ -181,9 +181,12 @@ class Semantic:
             return ""
         # The nearest of all may be one of those that are not wanted, but not more than all of them.
         for match in await self._matches(prompt, 1 + len(self._groups) - len(groups)):
+            text = self._names.get(match.name, "")
             if self._threshold is not None and match.distance > self._threshold:
+                _log.info("%.3f is too far from the prompt: %r", match.distance, text)
                 return ""
-            if (text := self._names.get(match.name, "")) in groups:
+            if text in groups:
+                _log.debug("%.3f is near enough to the prompt: %r", match.distance, text)
                 return text
         return ""
 

@@ -22,7 +22,7 @@ class RelaySettings:
     no_proxy: str = ""
     """What is reached directly all the same, as in the environment variable NO_PROXY."""
     first_token_timeout: float | None = None
-    """Seconds that a target has until the first content of a stream."""
+    """Seconds that a target has until the first content of a stream, while there is another one."""
     min_stream_rate: float | None = None
     """Events a second with which a stream has to begin while there is another target."""
     time_budget: float | None = None

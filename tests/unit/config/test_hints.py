@@ -10,7 +10,7 @@ from kong_ai_proxy.config import parse
 from kong_ai_proxy.config.hints import hints
 from tests.unit.config.samples import advanced, target
 
-SEMANTIC = {
+SEMANTIC: dict[str, dict[str, Any]] = {
     "embeddings": {"model": {"name": "text-embedding-3-small", "provider": "openai"}},
     "vectordb": {"strategy": "redis", "distance_metric": "cosine", "dimensions": 3},
 }
@@ -49,6 +49,22 @@ ODD = [
         "no effect of invalid_header: a POST",
     ),
     (semantic("CATCHALL", "CATCHALL"), "config.targets[0].description", "no prompt is compared"),
+    (semantic("code", "catchall"), "config.targets[1].description", "only CATCHALL in capitals"),
+    (
+        semantic("code", "CATCHALL") | {"vectordb": {**SEMANTIC["vectordb"], "threshold": 70}},
+        "config.vectordb.threshold",
+        "cosine distances are 0 to 2",
+    ),
+    (
+        two(algorithm="consistent-hashing"),
+        "config.balancer.hash_on_header",
+        "name one that yours send",
+    ),
+    (
+        advanced(target(metadata={"max_tokens": 512})),
+        "config.targets[0].metadata.max_tokens",
+        "open-source Kong takes texts only",
+    ),
     (header_rule("X-Consumer-Username"), "config.acls.allow[0].match[0].key", "use type consumer"),
 ]
 FINE = [
@@ -81,3 +97,10 @@ def test_what_has_no_effect_or_a_surprising_one_is_a_warning(
 def test_what_makes_sense_is_none(config: dict[str, Any]) -> None:
     plugin = "ai-proxy-advanced" if "targets" in config else "ai-proxy"
     assert list(hints(parse(plugin, config))) == []
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "numpy" else name)
+    (found,) = hints(parse("ai-proxy-advanced", semantic("code", "CATCHALL")))
+    assert found[0] == "config.vectordb.strategy"
+    assert "needs numpy, which is not installed: pip install 'kong-ai-proxy[redis]'" in found[1]

@@ -174,3 +174,16 @@ def test_nobody_rests_for_ever() -> None:
 )
 def test_a_provider_says_seconds_or_a_date(told: str | None, seconds: float) -> None:
     assert retry_after(told, NOW) == seconds
+
+
+def test_a_breaker_that_opens_or_closes_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    setting = Setting(max_fails=2, fail_timeout=1000)
+    for _ in range(3):
+        setting.balancing.failed(0, None, fail("error"))
+    setting.now += 1.0
+    for _ in range(2):
+        setting.balancing.ended(0, setting.answered(200, Data(ANSWER), End()), 1.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "target 0 (openai/gpt-4o): its breaker is open",
+        "target 0 (openai/gpt-4o): its breaker is closed",
+    ]
