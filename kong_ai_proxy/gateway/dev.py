@@ -1,6 +1,7 @@
 """`kong-ai-proxy dev`: plugin server, stand-in for Kong and provider on this machine.
 
-The plugin server is the real one, started as Kong starts it. The gateway in front of it is the
+The plugin server is the real one, started as Kong starts it; variables KONG_AI_PROXY_* reach it, so
+that options of `serve` can be tried. The gateway in front of it is the
 stand-in, and so is the provider unless there is a key of OpenAI's, `--upstream` or `--config`.
 """
 
@@ -71,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="kong-ai-proxy dev",
         description="Run the plugin server behind a stand-in for Kong, for development and tests. "
         "With OPENAI_API_KEY or DECK_OPENAI_API_KEY set, requests go to OpenAI; without, to a "
-        "bundled stand-in provider.",
+        "bundled stand-in provider. Variables named KONG_AI_PROXY_* reach the plugin server: "
+        "KONG_AI_PROXY_TIME_BUDGET=20 is its --time-budget 20.",
     )
     parser.add_argument(
         "--port",
@@ -194,7 +196,8 @@ def _own_file(path: Path, env: dict[str, str], key: str | None) -> Plan:
     if missing:
         raise DevError(
             f"--config {path}: set {', '.join(missing)} in the environment, with or without DECK_; "
-            "any value will do for what is not tried out"
+            "any value will do for what is not tried out, or `upstream_url` below model.options "
+            "for a server of your own"
         )
     return Plan(path, env, f"as {path} says", None)
 
@@ -245,7 +248,10 @@ async def _gateway(plan: Plan, port: int) -> AsyncIterator[Gateway]:
     folder = Path(tempfile.mkdtemp(prefix="kong-ai-proxy-dev-"))  # for its owner only
     path = folder / "plugin-server.sock"
     command = [sys.executable, "-P", "-m", "kong_ai_proxy", "serve", "--socket", str(path)]
-    server = ManagedServer("ai-proxy", shlex.join([*command, "--workers", "1"]), path, _log)
+    # What the stand-in relies on is on the command line, which wins.
+    command += ["--protocol", "protobuf"]
+    env = serve_variables(os.environ)
+    server = ManagedServer("ai-proxy", shlex.join(command), path, _log, env)
     try:
         gateway = await _started(server, plan, port)
         try:
@@ -258,6 +264,13 @@ async def _gateway(plan: Plan, port: int) -> AsyncIterator[Gateway]:
         await server.stop()
         await _until_gone(path)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def serve_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that stand for options of `serve`; one worker unless they say otherwise."""
+    prefix = "KONG_AI_PROXY_"
+    given = {name: value for name, value in environment.items() if name.startswith(prefix)}
+    return {f"{prefix}WORKERS": "1", **given}
 
 
 async def _started(server: ManagedServer, plan: Plan, port: int) -> Gateway:

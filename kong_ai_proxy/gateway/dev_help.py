@@ -153,20 +153,34 @@ def of_routes(
     """The same for routes of a file that is not known: what each is, and a command, or "" where
     none can be made up."""
     configs: dict[str, Entity] = {}
-    is_open = True
+    guards: dict[str, dict[str, Entity]] = {}  # authentication plugins by place and name
     for plugin in plugins:
+        place = (plugin.get("route") or plugin.get("service") or {"id": ""})["id"]
         if plugin["name"] in PLUGINS:
-            place = plugin.get("route") or plugin.get("service") or {"id": ""}
-            configs[place["id"]] = plugin["config"]
+            configs[place] = plugin["config"]
         elif "auth" in plugin["name"]:
-            is_open = False  # what they want to see is not known here
+            guards.setdefault(place, {})[plugin["name"]] = plugin.get("config") or {}
     found = []
     for route in routes:
-        places = (route["id"], (route.get("service") or {}).get("id"), "")
+        places = (route["id"], (route.get("service") or {}).get("id") or "", "")
         config = next((configs[each] for each in places if each in configs), None)
-        command = _tried(url, route, config) if config and is_open else ""
+        shown: dict[str, Entity] = {}
+        for each in reversed(places):  # the Route's own plugin wins over one of the same name
+            shown |= guards.get(each, {})
+        command = _shown(_tried(url, route, config), shown) if config else ""
         found.append((_introduced(url, route, config or {}), command))
     return found
+
+
+def _shown(command: str, guards: Mapping[str, Entity]) -> str:
+    """With a place for the client's key; none where another kind of authentication is wanted."""
+    if not guards or not command:
+        return command
+    if set(guards) != {"key-auth"}:
+        return ""
+    name = (guards["key-auth"].get("key_names") or ["apikey"])[0]
+    key = shlex.quote(f"{name}: YOUR-KEY")
+    return f"curl -H {key} {command.removeprefix('curl ')}"
 
 
 def _introduced(url: str, route: Entity, config: Entity) -> str:

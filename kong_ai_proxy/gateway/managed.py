@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _RESTART_SECONDS = 1.0  # Kong: at most one start a second
 _TERM_SECONDS = 5.0
+_USAGE = 2
 
 
 class StartError(RuntimeError):
@@ -19,25 +20,43 @@ class StartError(RuntimeError):
 class ManagedServer:
     """Keeps one plugin server running until `stop`.
 
-    Like Kong it runs the command through the shell with an empty environment, starts it again when
-    it dies, and writes its output into the log.
+    Like Kong it runs the command through the shell, starts it again when it dies, and writes its
+    output into the log. `env` is all it sees of the environment: nothing, as with Kong, unless it
+    is given, which is what `nginx_main_env` does there.
     """
 
-    def __init__(self, name: str, start_cmd: str, path: Path, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        start_cmd: str,
+        path: Path,
+        log: Callable[[str], None],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.socket = path
         self._command = f"exec {start_cmd}"
         self._log = log
+        self._env = dict(env or {})
         self._last_lines: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
+        self._refuses = False
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self, seconds: float = 30.0) -> None:
-        """Start it and wait until its socket accepts. Raises StartError after `seconds`."""
+        """Start it and wait until its socket accepts.
+
+        Raises StartError after `seconds`, or when the command refuses its options (status 2, as of
+        argparse), which another start would not change.
+        """
         self._keeper = asyncio.create_task(self._keep())
         try:
             async with asyncio.timeout(seconds):
-                while not self._accepts():  # noqa: ASYNC110 - another process makes the socket
+                while not self._accepts():
+                    if self._refuses:
+                        await self.stop()
+                        said = next(reversed(self._last_lines), "it wrote nothing")
+                        raise StartError(f"{self.name} refuses its options: {said}")
                     await asyncio.sleep(0.02)
         except TimeoutError as error:
             await self.stop()
@@ -55,7 +74,7 @@ class ManagedServer:
             started = loop.time()
             self._process = await asyncio.create_subprocess_exec(
                 *("/bin/sh", "-c", self._command),
-                env={},
+                env=self._env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -63,6 +82,7 @@ class ManagedServer:
             )
             await self._read_output(self._process)
             status = await self._process.wait()
+            self._refuses = status == _USAGE
             self._log(f"[notice] external pluginserver '{self.name}' terminated: exit {status}")
             await asyncio.sleep(max(0.0, started + _RESTART_SECONDS - loop.time()))
 

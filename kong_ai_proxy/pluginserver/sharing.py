@@ -57,11 +57,15 @@ def redis_url(text: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ValueError(f"{form}: host or port cannot be read") from None
+    if "://" not in text:
+        raise ValueError(f"{form}: redis:// is missing")
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError(f"{form}: another scheme")
     url = parts.geturl()
-    if not host or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"{form}: no host, or characters that need a percent")
+    if not host:
+        raise ValueError(f"{form}: no host")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"{form}: characters that need a percent")
     database = parts.path.removeprefix("/")
     if parts.query or parts.fragment or not (database.isdecimal() or not database):
         raise ValueError(f"{form}: something else than a database's number follows the host")

@@ -276,11 +276,10 @@ def test_a_taken_port_is_named(folder: Path) -> None:
     assert "--port N" in done
 
 
-def _refused(folder: Path, *arguments: str, status: int = 1) -> str:
+def _refused(folder: Path, *arguments: str, status: int = 1, **env: str) -> str:
     """What it says on stderr when it does not start."""
-    done = subprocess.run(
-        [*_DEV, *arguments], env=_environment(folder), capture_output=True, text=True, timeout=30
-    )
+    env = _environment(folder, **env)
+    done = subprocess.run([*_DEV, *arguments], env=env, capture_output=True, text=True, timeout=30)
     assert done.returncode == status
     assert "Traceback" not in done.stderr
     assert list(folder.iterdir()) == []
@@ -361,11 +360,17 @@ def test_config_runs_a_file_unchanged(folder: Path) -> None:
     assert answer.status_code == 400  # the header that names the model is missing
 
 
+def test_options_of_serve_are_tried_by_their_variables(folder: Path) -> None:
+    said = _refused(folder, "--port", "0", KONG_AI_PROXY_TIME_BUDGET="soon")
+    assert "KONG_AI_PROXY_TIME_BUDGET: expected a number of seconds" in said
+
+
 def test_config_needs_the_variables_of_the_file_all_at_once(folder: Path) -> None:
     example = str(resources.path("examples", "bedrock.yaml"))
     said = _refused(folder, "--port", "0", "--config", example)
     names = "DECK_AWS_ACCESS_KEY_ID, DECK_AWS_SECRET_ACCESS_KEY, DECK_BEDROCK_API_KEY"
     assert f"set {names} in the environment, with or without DECK_" in said
+    assert "or `upstream_url` below model.options for a server of your own" in said
 
 
 def test_config_takes_a_providers_own_variable_and_says_what_to_try(folder: Path) -> None:

@@ -102,16 +102,13 @@ async def test_equal_descriptions_are_a_group(
     change = _with(model, redis=_at(redis))
     async with world(gateway, "semantic-redis.yaml", "semantic-groups", change=change) as found:
         place = found["semantic-groups"]
-        problem = [{"role": "user", "content": "I need a specialist: a programming problem"}]
+        problem = [{"role": "user", "content": "Debug my program code"}]
         shares = await place.shares(24, messages=problem)
         assert set(shares) == {"1", "2"}
         assert shares["1"] == pytest.approx(18, abs=4)
         await place.targets[1].become(Status(503))
         assert await place.shares(4, messages=problem) == {"2": 4}
-        far = await _asked(place, "How many moons does Jupiter have?")
-        assert far.status_code == 500
-        message = far.json()["error"]["message"]
-        assert message == "no target can be found under threshold 0.7"
+        assert said(await _asked(place, "How many moons does Jupiter have?")) == "3"
 
 
 async def test_without_the_database_everything_goes_to_catchall(

@@ -54,7 +54,8 @@ def test_a_model_that_the_client_chooses_has_to_be_filled_in() -> None:
         ("~/models/(?<model>[a-z]+)/chat$", [ours()]),
         ("/c", [ours(model={"provider": "openai", "name": "$(headers.x-model)"})]),
         ("/c", [ours("preserve")]),
-        ("/c", [ours(), {"name": "key-auth", "route": None, "config": {}}]),
+        ("/c", [ours(), {"name": "jwt-auth", "route": None, "config": {}}]),
+        ("/c", [ours(), {"name": "key-auth"}, {"name": "basic-auth", "route": None}]),
         ("/c", []),
     ],
 )
@@ -68,6 +69,27 @@ def test_where_no_command_can_be_made_up_there_is_none(path: str, plugins: list[
 def test_a_plugin_of_the_service_or_of_all_counts_too(place: Json) -> None:
     plugin = {**ours(), "route": None, **place}
     _, command = told({"paths": ["/c"]}, plugin)
+    assert command.startswith(f"curl {URL}/c ")
+
+
+KEYED: Json = {"name": "key-auth", "config": {}}
+
+
+@pytest.mark.parametrize("place", [{}, {"route": None, "service": {"id": "s"}}, {"route": None}])
+def test_a_key_that_kong_asks_for_has_a_place_in_the_command(place: Json) -> None:
+    _, command = told({"paths": ["/c"]}, ours(), {**KEYED, **place})
+    assert command.startswith(f"curl -H 'apikey: YOUR-KEY' {URL}/c ")
+
+
+def test_a_key_has_the_name_that_the_routes_own_plugin_gives_it() -> None:
+    own = {"name": "key-auth", "config": {"key_names": ["x-team", "y"]}}
+    _, command = told({"paths": ["/c"]}, ours(), own, {**KEYED, "route": None})
+    assert "-H 'x-team: YOUR-KEY'" in command
+
+
+@pytest.mark.parametrize("place", [{"route": {"id": "q"}}, {"route": None, "service": {"id": "t"}}])
+def test_authentication_elsewhere_leaves_an_open_route_its_command(place: Json) -> None:
+    _, command = told({"paths": ["/c"]}, ours(), {**KEYED, **place})
     assert command.startswith(f"curl {URL}/c ")
 
 

@@ -268,15 +268,21 @@ def test_the_scheme_of_a_redis_url_may_be_in_capitals(short: Path) -> None:
     ("url", "expected"),
     [
         ("http://:gehe1m@host", "another scheme"),
-        ("host:6379", "another scheme"),
+        ("host:6379", "redis:// is missing"),
         ("redis://:gehe1m@", "no host"),
         ("redis://:gehe1m@host:port", "host or port cannot be read"),
         ("redis://:gehe1m@host:70000", "host or port cannot be read"),
-        ("redis://:gehe1m wort@host", "characters that need a percent"),
+        (
+            "redis://:gehe1m wort@host",
+            "for TLS: characters that need a percent",
+        ),
         ("redis://:gehe1m@host/name", "something else than a database's number"),
         ("redis://:gehe1m@host/0?ssl_cert_reqs=none", "something else than a database's number"),
         ("redis://:gehe1m#wort@host", "expected redis://[USER:PASSWORD@]HOST"),
-        ("", "another scheme"),
+        ("", "redis:// is missing"),
+        ("localhost", "redis:// is missing"),
+        (":gehe1m@localhost", "redis:// is missing"),
+        ("redis://", "no host"),
     ],
 )
 def test_a_wrong_redis_url_is_refused_without_its_password(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import signal
@@ -57,6 +58,19 @@ async def test_it_runs_without_kongs_environment_and_its_output_is_logged(tmp_pa
     assert not _alive(_pids(log)[0])
 
 
+async def test_it_sees_the_variables_that_it_is_given(tmp_path: Path) -> None:
+    log: list[str] = []
+    path = tmp_path / "p.sock"
+    env = {"KONG_AI_PROXY_TIME_BUDGET": "20"}
+    server = ManagedServer("ai-proxy", _command(_SERVER, path), path, log.append, env)
+    await server.start()
+    try:
+        await until(lambda: _pids(log))
+        assert "[info] [ai-proxy] environment: ['KONG_AI_PROXY_TIME_BUDGET']" in log
+    finally:
+        await server.stop()
+
+
 async def test_it_is_started_again_when_it_dies(tmp_path: Path) -> None:
     log: list[str] = []
     path = tmp_path / "p.sock"
@@ -77,6 +91,14 @@ async def test_a_server_that_never_listens_is_an_error_with_its_words(tmp_path: 
     server = ManagedServer("ai-proxy", _command(program), tmp_path / "p.sock", lambda _: None)
     with pytest.raises(StartError, match=r"ai-proxy: nothing listens on .*: no such setting"):
         await server.start(seconds=1.0)
+
+
+async def test_a_server_that_refuses_its_options_is_an_error_at_once(tmp_path: Path) -> None:
+    program = "import sys; print('no such option', flush=True); sys.exit(2)"
+    server = ManagedServer("ai-proxy", _command(program), tmp_path / "p.sock", lambda _: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(StartError, match="ai-proxy refuses its options: no such option"):
+            await server.start()
 
 
 async def test_a_server_that_ignores_sigterm_is_killed(
