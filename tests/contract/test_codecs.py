@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import struct
 from collections.abc import Callable
+from operator import mul
 from typing import Any
 
 import msgpack
@@ -183,10 +184,19 @@ def test_structs_that_google_writes_are_read(struct_: dict[str, Any]) -> None:
     st.dictionaries(
         st.text(max_size=5),
         st.recursive(
-            st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=150),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+            st.none()
+            | st.booleans()
+            | st.integers(-(2**53), 2**53)
+            | st.text(max_size=5)
+            # Lengths of one byte and of two.
+            | st.builds(mul, st.text(min_size=1, max_size=3), st.integers(40, 150)),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+            ),
             max_leaves=8,
         ),
+        max_size=5,
     )
 )
 def test_googles_own_struct_is_read_and_written(plain: dict[str, Any]) -> None:

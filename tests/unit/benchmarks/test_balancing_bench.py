@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks.balancing import chart, measure, report, simulation
 from benchmarks.balancing.simulation import PHASES, SCENARIOS, TARGETS, Outcome, Scenario
-from benchmarks.conversion import measure as timing
 
 A, B, C, D = range(len(TARGETS))
 WELL, SLOW, FAILS, AGAIN = range(len(PHASES))
@@ -132,15 +131,10 @@ def test_an_area_has_the_height_of_its_share() -> None:
 # ---- figures
 
 
-@pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "ROUNDS", 1)
-    monkeypatch.setattr(measure, "SINGLE_CHOICES", 20)
-
-
-@pytest.mark.usefixtures("once")
-def test_every_algorithm_has_a_row() -> None:
-    table = list(report.choices(measure.rows(0.0, targets=10)))
+@pytest.mark.usefixtures("one_round")
+def test_every_algorithm_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SINGLE_CHOICES", 2)
+    table = list(report.choices(measure.rows(0.0, targets=4)))
     for algorithm in measure.ALGORITHMS:
         assert sum(line.startswith(f"| {algorithm} |") for line in table) == 1
 

@@ -47,12 +47,7 @@ def test_an_image_goes_to_every_provider(label: str, provider: ChatProvider) -> 
     assert data.encode() in measure.request(provider, body), label
 
 
-@pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "ROUNDS", 1)
-
-
-@pytest.mark.usefixtures("once")
+@pytest.mark.usefixtures("one_round")
 def test_every_length_and_provider_has_a_row_beside_its_goal() -> None:
     rows = list(measure.chunk_rows(0.0, lengths=(10, 20)))
     table = list(report.chunks(rows))
@@ -61,8 +56,11 @@ def test_every_length_and_provider_has_a_row_beside_its_goal() -> None:
     assert all(len(row.passed.rounds) == 1 for row in rows)
 
 
-@pytest.mark.usefixtures("once")
-def test_every_request_and_provider_has_a_row_beside_its_goal() -> None:
+@pytest.mark.usefixtures("one_round")
+def test_every_request_and_provider_has_a_row_beside_its_goal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "MESSAGES", (5, 20))
     rows = list(measure.request_rows(0.0, size=2_000))
     table = list(report.requests(rows))
     for label, _ in measure.PROVIDERS:

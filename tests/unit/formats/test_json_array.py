@@ -84,16 +84,21 @@ def test_an_element_that_is_too_long_is_an_error(cut: int) -> None:
         read(array[:cut], array[cut:], max_element=64)
 
 
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+ELEMENTS: st.SearchStrategy[object] = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_any_values_in_any_pieces_come_back(data: st.DataObject) -> None:
-    leaves = st.none() | st.booleans() | st.integers() | st.text()
-    values = data.draw(
-        st.lists(
-            st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-        )
-    )
-    ascii_only, indent = data.draw(st.booleans()), data.draw(st.sampled_from([None, 2]))
+@given(st.lists(ELEMENTS, max_size=5), st.booleans(), st.sampled_from([None, 2]), st.data())
+def test_any_values_in_any_pieces_come_back(
+    values: list[object], ascii_only: bool, indent: int | None, data: st.DataObject
+) -> None:
     raw = json.dumps(values, ensure_ascii=ascii_only, indent=indent).encode(
         "utf-8", "surrogatepass"
     )

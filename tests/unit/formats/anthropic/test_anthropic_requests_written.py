@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from anthropic.types.message_create_params import MessageCreateParams
-from hypothesis import given
+from hypothesis import given, settings
 from pydantic import TypeAdapter
 
 from kong_ai_proxy.formats.anthropic import MESSAGES
@@ -576,6 +576,7 @@ SPOKEN = {
 }
 
 
+@settings(max_examples=20)
 @given(conversations(**SPOKEN))
 def test_what_the_format_can_say_survives(conversation: Conversation) -> None:
     rendered = MESSAGES.render_request(conversation)
