@@ -34,13 +34,6 @@ settings.register_profile(
 settings.load_profile("busy")
 
 
-def pytest_collection_finish() -> None:
-    """Twenty thousand tests stay as long as the run does: no collection of garbage need look at
-    them again and again."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gateway",
@@ -62,7 +55,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Images are built before the tests, whose time limit a first build would exceed."""
+    """Images are built before the tests, whose time limit a first build would exceed. And the
+    collector of garbage need not look at twenty thousand tests again and again."""
+    gc.collect()
+    gc.freeze()
     fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if fixtures & {"gateway", "kong"} and not session.config.option.collectonly:
         build_images(chosen_kinds(session.config.getoption("--gateway")))
