@@ -33,7 +33,7 @@ _STDIN, _STDERR = 0, 2
 _KILL_SECONDS = 3  # what the supervisor gets to end at once
 _CHUNK = 4096  # PIPE_BUF: a pipe that is writable takes this much without blocking
 _KONG_SECONDS = 60
-_HANDOVER_SECONDS = 2.0  # about what the next server needs until it serves, on a busy machine
+_HANDOVER_SECONDS = 4.0  # about what the next server needs until it serves, on a busy machine
 _DEFAULTS = Settings(socket="")
 
 

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         _log.exception("cannot load the plugins")
         return 1
     with listener, relay_listener:
-        table = SharedTargets(targets, settings.workers).table(slot)
+        table = Table(SharedTargets(targets, settings.workers).memory, slot)
         worker = _Worker(settings, found, slot, Once(tickets), table)
         return uvloop.run(worker.run(listener, link, relay_listener))
 

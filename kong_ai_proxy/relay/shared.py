@@ -10,7 +10,6 @@ import tempfile
 from types import TracebackType
 
 from kong_ai_proxy.balancer.memory import Memory, size
-from kong_ai_proxy.balancer.states import Table
 
 
 def anonymous(name: str, length: int) -> int:
@@ -43,10 +42,6 @@ class SharedTargets:
     def fileno(self) -> int:
         """The descriptor to hand down."""
         return self._descriptor
-
-    def table(self, slot: int) -> Table:
-        """What the worker in this slot uses, one process at a time."""
-        return Table(self.memory, slot)
 
     def close(self) -> None:
         """Close the descriptor. The memory goes with its last user."""

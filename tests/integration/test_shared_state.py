@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kong_ai_proxy.balancer.states import States
+from kong_ai_proxy.balancer.states import States, Table
 from kong_ai_proxy.pluginserver import sharing
 from kong_ai_proxy.pluginserver.sharing import PREFIX, Sharing
 from kong_ai_proxy.relay.shared import SharedTargets
@@ -43,7 +43,7 @@ def targets() -> Iterator[SharedTargets]:
 
 
 def states_of(targets: SharedTargets, slot: int = 0) -> States:
-    return targets.table(slot).states("p", CONFIG)
+    return Table(targets.memory, slot).states("p", CONFIG)
 
 
 def in_workers(targets: SharedTargets, do: Callable[[int, States], object]) -> list[Any]:
@@ -120,14 +120,14 @@ def test_processes_that_load_a_configuration_at_the_same_time_agree(
     targets: SharedTargets,
 ) -> None:
     def load(slot: int, states: States) -> None:
-        table = targets.table(slot)
+        table = Table(targets.memory, slot)
         for number in range(20):
             table.states(f"plugin {number}", CONFIG).used(0, 1, 0, 0.0)
 
     in_workers(targets, load)
     keys = targets.memory.used_keys()
     assert len(keys) == len(set(keys)) == 2 * 21
-    table = targets.table(0)
+    table = Table(targets.memory, 0)
     for number in range(20):
         states = table.states(f"plugin {number}", CONFIG)
         assert list(states.usage("total-tokens", 1.0)) == [WORKERS, 0]

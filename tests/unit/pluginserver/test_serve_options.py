@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -300,3 +302,16 @@ def test_redis_without_its_package_names_the_extra(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     said = refusal(capfd, "--socket", str(short / "s"), "--redis=redis://host")
     assert "pip install 'kong-ai-proxy[redis]'" in said
+
+
+def test_launcher_and_supervisor_start_without_what_workers_need() -> None:
+    """Kong waits for all three, one after the other, at each reload."""
+    heavy = {"aiohttp", "asyncpg", "numpy", "orjson", "pydantic", "redis", "uvloop"}
+    code = "import kong_ai_proxy.pluginserver.serve, kong_ai_proxy.pluginserver.supervisor, sys"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(*({heavy!r} & sys.modules.keys()))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == []
