@@ -161,7 +161,7 @@ class Semantic:
     def _note_silence(self, began: float) -> None:
         """Somebody has waited in vain since `began`: whether others did too, and for a while."""
         now = asyncio.get_running_loop().time()
-        if self._answered_at < began <= now - SILENCE_SECONDS:
+        if self._answered_at <= began <= now - SILENCE_SECONDS:
             self._silent_until = now + SILENT_SECONDS
 
     def _nothing(self, prompt: str) -> Refused:

@@ -25,7 +25,7 @@ from tests.unit.pluginserver.processes import PROBE, Serve, alive, command, wait
 
 ENDS = 2.0
 """Seconds within which all processes have ended when nothing is under way."""
-HANDED_OVER = 2.0
+HANDED_OVER = 4.0
 """Seconds more when Kong started them, for the next generation to take the path."""
 
 Start = Callable[..., Serve]
