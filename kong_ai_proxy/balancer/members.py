@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 Gather = Callable[[Sequence[float]], Sequence[float]]
 
 
-class Choice:
+class Choice(abc.ABC):
     """One algorithm for one group of targets."""
 
+    @abc.abstractmethod
     def pick(self, pool: tuple[int, ...], key: str, now: float) -> int:
         """The target to ask, one of `pool`, which is not empty.
 
@@ -18,9 +20,8 @@ class Choice:
         quicker when the same tuple comes again. `key`: what consistent-hashing hashes. `now`:
         time.monotonic() seconds.
         """
-        raise NotImplementedError
 
-    def failed(self, index: int) -> None:
+    def failed(self, index: int) -> None:  # noqa: B027 - most do not mind
         """A target that was picked failed, and the request goes on to another one."""
 
 
