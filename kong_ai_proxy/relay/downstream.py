@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
@@ -17,21 +19,30 @@ class Downstream:
     """One answer to Kong. Nothing is written before it must be, so that a small answer leaves in
     one packet."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        is_framed: Callable[[int], bool],
+        frame: Callable[[], bytes],
+    ) -> None:
+        """`is_framed(status)` says whether something for the shim will follow the body, `frame`
+        what, once the answer has ended."""
         self.status: int | None = None
         self.ended = False
         self.response: web.StreamResponse | None = None
-        self._request = request
+        self.request = request
+        self._is_framed = is_framed
+        self._frame = frame
         self._head: ResponseHead | None = None
         self._length: int | None = None
         self._whole: bytes | None = None
-        self.framed = False
+        self._framed = False
 
-    def commit(self, head: ResponseHead, length: int | None, *, framed: bool) -> None:
-        """Take the answer's head. `length` of the body if it is known; `framed`: something for the
-        shim will follow the body."""
+    def commit(self, head: ResponseHead, length: int | None) -> None:
+        """Take the answer's head. `length` of the body if it is known."""
         self.status = head.status
-        self._head, self._length, self.framed = head, length, framed
+        self._head, self._length = head, length
+        self._framed = self._is_framed(head.status)
 
     async def emit(self, chunk: bytes) -> None:
         """Send a piece of the body, no faster than Kong reads."""
@@ -43,9 +54,10 @@ class Downstream:
         assert self.response is not None
         await self.response.write(chunk)
 
-    async def finish(self, frame: bytes) -> None:
-        """The body is complete, and followed by `frame`."""
+    async def finish(self) -> None:
+        """The body is complete."""
         self.ended = True
+        frame = self._frame() if self._framed else b""
         if self.response is None:
             whole = self._whole or b""
             body = whole + frame if frame else whole
@@ -57,9 +69,10 @@ class Downstream:
             await self.response.write(frame)
         await self.response.write_eof()
 
-    async def abort(self, frame: bytes) -> None:
-        """Send `frame`, and end the connection so that nobody takes the body for complete."""
+    async def abort(self) -> None:
+        """Tell the shim, and end the connection so that nobody takes the body for complete."""
         self.ended = True
+        frame = self._frame() if self._framed else b""
         if self.response is None:
             await self._begin()
         assert self.response is not None
@@ -71,17 +84,17 @@ class Downstream:
         """End the connection at once. aiohttp would otherwise end the body, or begin another
         answer in the middle of it."""
         self.ended = True
-        transport = self._request.transport
+        transport = self.request.transport
         if transport is None:
             return
-        if self._request.version < HttpVersion11:  # where the body ends with the connection
+        if self.request.version < HttpVersion11:  # where the body ends with the connection
             transport.abort()
         else:
             transport.close()
 
     def drop(self) -> None:
         """Forget what the client did not take: closing would wait until it does."""
-        transport = self._request.transport
+        transport = self.request.transport
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()
 
@@ -97,7 +110,7 @@ class Downstream:
 
     async def _begin(self) -> None:
         self.response = web.StreamResponse(status=self._status, headers=self._headers(self._length))
-        await self.response.prepare(self._request)
+        await self.response.prepare(self.request)
         if self._whole is not None:
             await self.response.write(self._whole)
 
@@ -107,7 +120,7 @@ class Downstream:
         # nginx would swallow all of a stream that a client reads slowly.
         headers["x-accel-buffering"] = "no"
         headers.setdefault("server", SERVER)
-        if self.framed:
+        if self._framed:
             headers.popall("content-length", None)
             headers[FRAME_HEADER] = "chunked" if length is None else str(length)
         return headers
