@@ -40,12 +40,19 @@ _EMBED = Endpoint("/v2/embed", cohere.EMBED, change=_embed)
 _ENDPOINTS = {openai.CHAT: _CHAT, openai.COMPLETIONS: _GENERATE, openai.EMBEDDINGS: _EMBED}
 
 
-def _rerank(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
-    """The configured model, where the request names none."""
+def _named(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The configured model, where the request names none: in the first version Cohere takes one of
+    its own choice then (https://docs.cohere.com/v1/reference/chat, .../embed, .../rerank)."""
     return {"model": call.model} if call.model and not body.get("model") else {}
 
 
-_CHANGES = {"v2/embed": _embed, "v1/rerank": _rerank, "v2/rerank": _rerank}
+_CHANGES = {
+    "v1/chat": _named,
+    "v1/embed": _named,
+    "v1/rerank": _named,
+    "v2/embed": _embed,
+    "v2/rerank": _named,
+}
 
 
 def _native(native: Native, call: Call) -> Endpoint | None:

@@ -72,3 +72,17 @@ def test_embeddings_have_the_configured_input_type_unless_the_request_says_it() 
     assert change({}, call(openai.EMBEDDINGS)) == {"input_type": "classification"}
     assert change({}, configured) == {"input_type": "search_query", "output_dimension": 256}
     assert change({"input_type": "clustering", "output_dimension": 64}, configured) == {}
+
+
+@pytest.mark.parametrize("operation", ["v1/chat", "v1/embed", "v1/rerank", "v2/rerank"])
+def test_who_names_no_model_gets_the_configured_one(operation: str) -> None:
+    """And not the one that Cohere would choose."""
+    assert COHERE.native is not None
+    asked = call(openai.CHAT)
+    endpoint = COHERE.native(Native("cohere", operation), asked)
+    assert endpoint is not None
+    assert endpoint.change is not None
+    for body in ({}, {"model": None}, {"model": ""}):
+        assert endpoint.change(body, asked) == {"model": "embed-v4.0"}
+    assert endpoint.change({"model": "embed-v4.0"}, asked) == {}
+    assert endpoint.change({}, asked._replace(model="")) == {}
