@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kong_ai_proxy.exchange.asking import Asked
+from kong_ai_proxy.exchange.asking import NATIVE_ONLY, Asked
 from kong_ai_proxy.exchange.attempt import Content
+from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
+from kong_ai_proxy.exchange.subpath import subpath
+from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.json_object import JsonObject
 
 _TURNS = ("messages", "contents", "input")
@@ -15,6 +18,7 @@ _TURNS = ("messages", "contents", "input")
 _SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
 _PROMPTS = ("prompt", "input", "inputs", "query", "instructions")
 """Members that say what is wanted, in requests that are no conversations."""
+_LOOKS = frozenset({"DELETE", "GET", "HEAD"})
 
 
 class Ask(NamedTuple):
@@ -33,6 +37,34 @@ class Ask(NamedTuple):
     def method(self) -> str:
         """What providers are asked with."""
         return self.asked.method(self.request.method)
+
+    @property
+    def seeks(self) -> bool:
+        """Whether it is about a thing that maybe only one of the targets keeps: a file, a batch, a
+        response, an assistant, a video. Who has it not answers with 404."""
+        collections = openai.OPERATIONS[self.asked.operation].collections
+        if self.method in _LOOKS:
+            return bool(collections) or self.asked.route_type == NATIVE_ONLY
+        if not collections:
+            return False
+        return self._makes_batch or self._goes_below(collections)
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether it makes something that is paid for even where nobody has its answer: a batch is
+        not made twice."""
+        return self._makes_batch and self.method == "POST"
+
+    @property
+    def _makes_batch(self) -> bool:
+        """Or does something to one. A batch that is made names a file."""
+        return self.asked.route_type == openai.BATCHES
+
+    def _goes_below(self, collections: tuple[str, ...]) -> bool:
+        try:
+            return bool(subpath(self.request, collections).rest)
+        except Refused:  # by every target
+            return False
 
     def prompt(self) -> str:
         """The text that says what is wanted: of a conversation the user's last words. "" where

@@ -16,7 +16,7 @@ from kong_ai_proxy.config import AiProxyAdvanced
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.cost import cost
-from kong_ai_proxy.exchange.errors import OK, SERVER_ERROR
+from kong_ai_proxy.exchange.errors import NOT_FOUND, OK, SERVER_ERROR
 from kong_ai_proxy.exchange.hold import Trial, status_of
 from kong_ai_proxy.exchange.messages import Fail, ResponseHead
 
@@ -34,6 +34,8 @@ _IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
 _ALWAYS_COUNT = frozenset({"error", "invalid_header", "timeout"})
 _NEVER_COUNT = frozenset({"http_403", "http_404"})
 _ANY_TARGET = "non_idempotent"
+MISS = "http_404"
+"""What a target says that has not what the client looks for."""
 
 
 class Router(Protocol):
@@ -100,17 +102,24 @@ class Balancing:
         """What the next attempt has to mind."""
         several = len(ask.candidates) > 1
         leads_on = several and not is_last and self._may_repeat(ask.method)
-        return Trial(self._counts, several, self._statuses if leads_on else frozenset())
+        statuses = self._statuses if leads_on else frozenset()
+        if several and ask.seeks:  # the last one's too: what another one said may count for more
+            statuses |= {NOT_FOUND}
+        return Trial(self._counts, several, statuses)
 
     def _may_repeat(self, method: str) -> bool:
         """Whether a request that was sent may be sent again."""
         return method in _IDEMPOTENT or _ANY_TARGET in self._criteria
 
-    def leads_on(self, fail: Fail, method: str, *, sent: bool) -> bool:
+    def leads_on(self, fail: Fail, ask: Ask, *, sent: bool) -> bool:
         """Whether another target is asked after this failure, as nginx has it for
         proxy_next_upstream: what may have had an effect is repeated only where that is allowed."""
+        if is_miss(fail, ask):  # had no effect
+            return True
+        if ask.is_costly and sent and not fail.criterion.startswith("http_"):
+            return False
         named = {fail.criterion, fail.also} & self._criteria
-        return bool(named) and (not sent or self._may_repeat(method))
+        return bool(named) and (not sent or self._may_repeat(ask.method))
 
     # ---- how a target fares
 
@@ -139,6 +148,10 @@ class Balancing:
         head = attempt.answered
         if self._by_latency and head is not None and head.status == OK:
             self._note_latency(index, attempt, seconds, now)
+
+    def missed(self, index: int) -> None:
+        """A try has found that the target has not what the client looks for: it is well."""
+        self._count_success(index, self.now())
 
     def left(self, index: int, attempt: Attempt) -> None:
         """The client has left in the middle of a try: what it has used counts."""
@@ -182,6 +195,11 @@ class Balancing:
         seconds = retry_after(head.header("retry-after"), time.time())
         if seconds > 0:
             self.states.rest(index, now + min(seconds, MAX_REST))
+
+
+def is_miss(fail: Fail, ask: Ask) -> bool:
+    """Whether the target only has not what the client looks for, which another one may have."""
+    return ask.seeks and fail.criterion == MISS
 
 
 def _criteria(attempt: Attempt) -> set[str]:

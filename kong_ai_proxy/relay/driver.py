@@ -11,12 +11,12 @@ from kong_ai_proxy.auth.tokens import Tokens
 from kong_ai_proxy.balancer.rounds import Round
 from kong_ai_proxy.exchange.answer import BODILESS
 from kong_ai_proxy.exchange.ask import Ask
-from kong_ai_proxy.exchange.errors import SERVER_ERROR, Refused
+from kong_ai_proxy.exchange.errors import SERVER_ERROR, SERVICE_UNAVAILABLE, Refused
 from kong_ai_proxy.exchange.messages import ClientRequest, Fail, ResponseHead
 from kong_ai_proxy.exchange.outcome import Outcome, Tried
 from kong_ai_proxy.exchange.plan import Body, Plan
 from kong_ai_proxy.relay import report, websocket
-from kong_ai_proxy.relay.balancing import Balancing
+from kong_ai_proxy.relay.balancing import Balancing, is_miss
 from kong_ai_proxy.relay.client_body import ClientBody
 from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.guards import NO_GUARDS, Guards
@@ -134,21 +134,23 @@ class Driver:
             is_last = tries == balancing.retries or len(chosen.tried) == len(ask.candidates)
             try:
                 trying = self._new_try(balancing, chosen, ask, is_last=is_last)
-                failed = await self._try_one(balancing, chosen, trying)
+                failed = await self._try_one(balancing, chosen, trying, ask)
             except Unsuited as found:
                 unsuited = unsuited or found.refused
                 continue
-            tries += 1
             if failed is None:
                 return
-            if last is None or failed.told or not last[1].told:
+            tries += not is_miss(failed, ask)
+            if last is None or _tells_more(failed, last[1], ask):
                 last = trying, failed
-            if not self._goes_on(balancing, trying, failed, ask.method):
+            if not self._goes_on(balancing, trying, failed, ask):
                 break
         if last is None and unsuited is None:
             _log.warning("plugin %s: no target may be asked now", self._plan.plugin_id)
         if last is None:
             raise unsuited or Refused(SERVER_ERROR, "no available targets")
+        if is_miss(last[1], ask) and len(chosen.tried) < len(ask.candidates):
+            raise _not_found_so_far()
         await self._give_up(*last)
 
     def _new_try(self, balancing: Balancing, chosen: Round, ask: Ask, *, is_last: bool) -> Try:
@@ -162,7 +164,9 @@ class Driver:
         pace = self._carrying.guards.pace(is_stream=attempt.wants_stream and not is_last)
         return new_try(self._carrying, attempt, pace, is_last=is_last)
 
-    async def _try_one(self, balancing: Balancing, chosen: Round, trying: Try) -> Fail | None:
+    async def _try_one(
+        self, balancing: Balancing, chosen: Round, trying: Try, ask: Ask
+    ) -> Fail | None:
         """Ask the target that was chosen last, and note how it fared. Raises Unsuited."""
         index, attempt = chosen.tried[-1], trying.attempt
         self._current = trying
@@ -182,14 +186,16 @@ class Driver:
         self._tried.extend(trying.asked())
         if self._body.is_awaited:  # the client stalls: it is not the provider's fault
             chosen.give_back()
+        elif is_miss(failed, ask):
+            balancing.missed(index)
         else:
             balancing.failed(index, attempt, failed)
         return failed
 
-    def _goes_on(self, balancing: Balancing, trying: Try, fail: Fail, method: str) -> bool:
-        """Whether another target may be asked after this failure of a request with `method`."""
+    def _goes_on(self, balancing: Balancing, trying: Try, fail: Fail, ask: Ask) -> bool:
+        """Whether another target may be asked after this failure."""
         may_repeat = self._body.can_be_sent_again and self._left > 0
-        return may_repeat and balancing.leads_on(fail, method, sent=trying.sent)
+        return may_repeat and balancing.leads_on(fail, ask, sent=trying.sent)
 
     @property
     def _left(self) -> float:
@@ -255,6 +261,19 @@ class Driver:
         return report.outcome(
             self._plan, self._claims, self._client, current.attempt, tried, ending
         )
+
+
+def _tells_more(fail: Fail, before: Fail, ask: Ask) -> bool:
+    """Whether the client is told this failure rather than the one before. That a target has not
+    what the client looks for, says nothing as long as another one could not say."""
+    if is_miss(fail, ask) != is_miss(before, ask):
+        return is_miss(before, ask)
+    return bool(fail.told) or not before.told
+
+
+def _not_found_so_far() -> Refused:
+    message = "not found so far: not every target could be asked, and each has things of its own"
+    return Refused(SERVICE_UNAVAILABLE, message)
 
 
 def _kept_bytes(plan: Plan) -> int:

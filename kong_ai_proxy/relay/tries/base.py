@@ -26,6 +26,7 @@ from kong_ai_proxy.exchange.messages import (
 )
 from kong_ai_proxy.exchange.outcome import Tried
 from kong_ai_proxy.relay import report
+from kong_ai_proxy.relay.balancing import MISS
 from kong_ai_proxy.relay.client_body import ClientBody
 from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.guards import Guards, Pace, too_late
@@ -226,14 +227,16 @@ class Try(ABC):
     def _note(self, fail: Fail) -> None:
         """Note a failure, and tell the operator: the client only learns of the last one."""
         self.fail = fail._replace(reason=_reason(fail.reason, self.attempt))
-        self._log_failure(self.fail.reason)
+        # Who has not what is looked for is well.
+        level = logging.INFO if fail.criterion == MISS else logging.WARNING
+        self._log_failure(self.fail.reason, level)
 
-    def _log_failure(self, reason: str) -> None:
+    def _log_failure(self, reason: str, level: int = logging.WARNING) -> None:
         if self._outgoing is None:  # lost before it called anybody
             return
         who = f"{self.attempt.model.provider}/{self.attempt.request_model}"
         scheme, host, port, *_ = self._outgoing.address
-        _log.warning("%s at %s://%s:%d failed: %s", who, scheme, host, port, reason)
+        _log.log(level, "%s at %s://%s:%d failed: %s", who, scheme, host, port, reason)
 
 
 def _reason(text: str, attempt: Attempt) -> str:

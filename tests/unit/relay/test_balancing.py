@@ -9,10 +9,12 @@ import pytest
 
 from kong_ai_proxy.balancer.states import States, Table
 from kong_ai_proxy.config import AiProxyAdvanced, parse
+from kong_ai_proxy.exchange.ask import Ask
+from kong_ai_proxy.exchange.asking import in_openai_format
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.hold import NO_TRIAL, Trial
-from kong_ai_proxy.exchange.messages import Data, End, Fail, Head, Lost, ResponseHead
+from kong_ai_proxy.exchange.messages import ClientRequest, Data, End, Fail, Head, Lost, ResponseHead
 from kong_ai_proxy.exchange.plan import Plan
 from kong_ai_proxy.relay.balancing import MAX_REST, Balancing, retry_after
 from tests.unit.exchange.exchanges import CHAT, model, request
@@ -54,6 +56,12 @@ class Setting:
     def is_out(self) -> bool:
         """Whether the breaker of the first target is open."""
         return not self.states.is_available(0, self.now)
+
+
+def asks(route_type: str, method: str = "POST") -> Ask:
+    """A request to a route of this type."""
+    asked = in_openai_format(route_type)
+    return Ask(ClientRequest(method), None, None, asked, (0, 1))
 
 
 def fail(criterion: str, also: str = "") -> Fail:
@@ -107,12 +115,30 @@ def test_what_was_sent_is_sent_again_only_where_it_may_be(
     method: str, criteria: list[str], sent: bool, leads_on: bool
 ) -> None:
     balancing = Setting(failover_criteria=criteria).balancing
-    assert balancing.leads_on(fail("error"), method, sent=sent) is leads_on
+    asked = asks("llm/v1/files", method)
+    assert balancing.leads_on(fail("error"), asked, sent=sent) is leads_on
 
 
 def test_a_failure_has_two_names() -> None:
     balancing = Setting(failover_criteria=["http_503", "non_idempotent"]).balancing
-    assert balancing.leads_on(fail("error", "http_503"), "POST", sent=True)
+    assert balancing.leads_on(fail("error", "http_503"), asks("llm/v1/chat"), sent=True)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "sent", "leads_on"),
+    [
+        ("error", True, False),
+        ("timeout", True, False),
+        ("error", False, True),
+        ("http_503", True, True),
+    ],
+)
+def test_a_batch_that_may_have_been_made_is_not_made_again(
+    criterion: str, sent: bool, leads_on: bool
+) -> None:
+    listed = ["error", "timeout", "http_503", "non_idempotent"]
+    balancing = Setting(failover_criteria=listed).balancing
+    assert balancing.leads_on(fail(criterion), asks("llm/v1/batches"), sent=sent) is leads_on
 
 
 def test_usage_and_its_price_are_counted_for_lowest_usage() -> None:
