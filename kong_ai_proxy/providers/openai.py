@@ -40,7 +40,8 @@ OPENAI = Provider(
     changes={openai.CHAT: _change},
     # `top_k` is not a parameter of OpenAI's, which answers unknown ones with a 400.
     refused=frozenset({"top_k"}),
-    # "max_tokens ... is not compatible with o-series models" (chat reference); gpt-5 is alike.
     required_headers={openai.ASSISTANTS: ("openai-beta", openai.ASSISTANTS_BETA)},
-    completion_tokens_models=re.compile(r"(o[1-9]|gpt-5)(?![0-9])"),
+    # "max_tokens ... is not compatible with o-series models" (chat reference); gpt-5 and what came
+    # after it are alike, also where they are fine-tuned.
+    completion_tokens_models=re.compile(r"(?:ft:)?(?:o[1-9]|gpt-[5-9])(?![0-9])"),
 )

@@ -52,7 +52,7 @@ _ERRORS: Final = {
     429: "rate_limit_error",
 }
 # https://platform.openai.com/docs/guides/reasoning: no max_tokens, no sampling parameters
-_REASONING_MODEL: Final = re.compile(r"(o[134](-|$)|gpt-5(?!.*-chat))")
+_REASONING_MODEL: Final = re.compile(r"(o[134](-|$)|gpt-[5-9](?!.*-chat))")
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # https://platform.openai.com/docs/api-reference/chat/create
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
