@@ -105,7 +105,7 @@ def _own_path(call: Call, deployment: str) -> tuple[str, str]:
         return f"openai/deployments/{deployment}", _DEPLOYED[call.route_type]
     if call.route_type in _KEPT:
         return "openai", _KEPT[call.route_type]
-    if call.route_type == openai.RESPONSES and _is_dated(call.query.get("api-version", "")):
+    if call.route_type == openai.RESPONSES and _asks_dated(call):
         return "openai", "responses"
     return "openai/v1", _V1[call.route_type]
 
@@ -126,7 +126,7 @@ def _realtime(call: Call) -> Endpoint:
 
     A session that only transcribes and a call that is joined name their models elsewhere.
     """
-    is_beta = _REALTIME_BETA in call.betas or _is_dated(call.query.get("api-version", ""))
+    is_beta = _REALTIME_BETA in call.betas or _asks_dated(call)
     path, query = _whole_path(call.options, "openai" if is_beta else "openai/v1", "realtime")
     name = None if {"intent", "call_id"} & call.query.keys() else call.options.azure_deployment_id
     if _is_v1(path, call.options):
@@ -163,6 +163,12 @@ def _with_version(query: str, options: ModelOptions, *, is_v1: bool) -> str:
         version = _V1_VERSION
     parameter = f"api-version={quote(version, safe='')}"
     return f"{query}&{parameter}" if query else parameter
+
+
+def _asks_dated(call: Call) -> bool:
+    """Whether the client names a version with a date; the case of a parameter's name is nothing to
+    Azure."""
+    return any(n.casefold() == "api-version" and _is_dated(v) for n, v in call.query.items())
 
 
 def _is_dated(version: str) -> bool:

@@ -191,6 +191,16 @@ def test_responses_of_clients_with_dated_versions(theirs: str, path: str) -> Non
     assert read.address.query == query
 
 
+@pytest.mark.parametrize("name", ["Api-Version", "API-VERSION", "api%2Dversion"])
+def test_a_version_is_one_however_its_name_is_written(name: str) -> None:
+    query = f"{name}=2025-04-01-preview"
+    upstream = send(of_type(openai.RESPONSES), BODIES[openai.RESPONSES], query=query)
+    assert (upstream.address.path, upstream.address.query) == ("/openai/responses", query)
+    realtime = handshake(query)
+    assert realtime.address.path == "/openai/realtime"
+    assert realtime.address.query == f"deployment=mine&{query}"
+
+
 @pytest.mark.parametrize(
     ("route_type", "rest"),
     [
