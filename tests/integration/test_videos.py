@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import struct
 import zlib
 from collections.abc import AsyncIterator
@@ -334,6 +335,18 @@ async def test_members_of_the_providers_own(world: World) -> None:
         assert raw.headers["x-kong-llm-model"] == f"bedrock/{REEL}"
     (job,) = world.standins["bedrock"].jobs.kept.values()
     assert job["modelInput"]["videoGenerationConfig"]["seed"] == 7
+
+
+async def test_a_video_of_the_clients_own_shots(world: World) -> None:
+    """As JSON text: the client sends a form, in which arrays cannot be told apart."""
+    shots = {"shots": [{"text": "a river"}, {"text": "a sea"}]}
+    own = {"multiShotManualParams": json.dumps(shots)}
+    async with world.client("bedrock") as client:
+        raw = await client.videos.with_raw_response.create(model=REEL, prompt="x", extra_body=own)
+        assert raw.headers["x-kong-ai-dropped-params"] == "prompt"
+        assert raw.parse().seconds == "12"
+    (job,) = world.standins["bedrock"].jobs.kept.values()
+    assert job["modelInput"]["multiShotManualParams"] == shots
 
 
 async def test_extra_body_as_kong_documents_it(world: World) -> None:

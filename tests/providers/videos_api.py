@@ -318,6 +318,29 @@ class _NovaReelShots(TypedDict):
     videoGenerationConfig: _ManyConfig
 
 
+class _Shot(TypedDict, total=False):
+    text: Required[Annotated[str, Field(min_length=1, max_length=512)]]
+    image: _NovaImage
+
+
+class _Shots(TypedDict):
+    shots: Annotated[list[_Shot], Field(min_length=2, max_length=20)]
+
+
+class _ManualConfig(TypedDict, total=False):
+    fps: Required[Literal[24]]
+    dimension: Required[Literal["1280x720"]]
+    seed: Annotated[int, Field(ge=0, le=2147483646)]
+
+
+class _NovaReelManual(TypedDict):
+    """https://docs.aws.amazon.com/nova/latest/userguide/video-gen-code-examples2.html"""
+
+    taskType: Literal["MULTI_SHOT_MANUAL"]
+    multiShotManualParams: _Shots
+    videoGenerationConfig: _ManualConfig
+
+
 class _LumaSource(TypedDict):
     type: Literal["base64"]
     media_type: Literal["image/png", "image/jpeg", "image/webp"]
@@ -348,6 +371,7 @@ class _Luma(TypedDict, total=False):
 _INPUTS: Final = {
     "TEXT_VIDEO": Validator(_NovaReel),
     "MULTI_SHOT_AUTOMATED": Validator(_NovaReelShots),
+    "MULTI_SHOT_MANUAL": Validator(_NovaReelManual),
     None: Validator(_Luma),
 }
 _ACCOUNT: Final = "123456789012"

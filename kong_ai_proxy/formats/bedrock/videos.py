@@ -32,8 +32,7 @@ from kong_ai_proxy.formats.videos import (
     whole_number,
 )
 
-_NOVA = re.compile(r"(?:^|[./])nova-reel-")
-_FIRST_NOVA = re.compile(r"nova-reel-v1:0")
+_NOVA = re.compile(r"(?:^|[./])nova-(?:[0-9]+-)?reel-")
 _LUMA = re.compile(r"(?:^|[./])luma\.ray-")
 
 
@@ -60,7 +59,9 @@ def _settings(
 _NOVA_SIZE = (1280, 720)
 _SHOT = 6  # seconds
 _SHOTS = tuple(range(2 * _SHOT, 121, _SHOT))
-_MULTI_SHOT = "MULTI_SHOT_AUTOMATED"
+_ONE_SHOT, _AUTOMATED, _MANUAL = "TEXT_VIDEO", "MULTI_SHOT_AUTOMATED", "MULTI_SHOT_MANUAL"
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_KNOWN_NOVA = re.compile(r"nova-reel-v1:([01])(?![0-9])")
 _CONFIG_NUMBERS = ("durationSeconds", "fps", "seed")
 
 
@@ -85,26 +86,58 @@ _NOVA_KNOWN: Mapping[str, Reading] = {
 
 
 def _nova(request: VideoRequest) -> Order:
-    """One shot of six seconds; or several, which the first version of the model does not know."""
-    several = () if _FIRST_NOVA.search(request.model) else _SHOTS
-    seconds = chosen_seconds(request, (_SHOT, *several), _SHOT)
-    size = chosen_size(request, (_NOVA_SIZE,)) or _NOVA_SIZE
+    """One shot of six seconds, or several: those that the client describes, or as many as make the
+    length. Models to come get the same request, of any length and size."""
     settings, dropped = _settings(request, _NOVA_KNOWN)
+    config = _nova_config(request, settings)
+    shots = settings.pop("multiShotManualParams", None)
+    if shots is not None or settings.get("taskType") == _MANUAL:
+        task, made = _manual(request, shots, config)
+        dropped = (*dropped, "prompt")
+    else:
+        made = config["durationSeconds"]
+        is_long = settings.get("taskType", _ONE_SHOT) != _ONE_SHOT or made != _SHOT
+        task = _multi_shot(request) if is_long else _one_shot(request)
+    for name, value in settings.items():
+        task[name] = _joined(task[name], value) if isinstance(task.get(name), dict) else value
+    told = _SIZE.fullmatch(str(config["dimension"]))
+    size = (int(told[1]), int(told[2])) if told else None
+    body = {**task, "videoGenerationConfig": config}
+    return Order(body, made if isinstance(made, int) else None, size, dropped)
+
+
+def _nova_config(request: VideoRequest, settings: dict[str, object]) -> dict[str, object]:
+    """What is taken out of the settings for `videoGenerationConfig`, and the rest of it."""
+    known = _KNOWN_NOVA.search(request.model)
+    seconds, size = request.seconds or _SHOT, request.size or _NOVA_SIZE
+    if known:  # the first version makes single shots
+        lengths = (_SHOT, *(_SHOTS if known[1] == "1" else ()))
+        seconds = chosen_seconds(request, lengths, _SHOT)
+        size = chosen_size(request, (_NOVA_SIZE,)) or _NOVA_SIZE
     config: dict[str, object] = {
         "durationSeconds": seconds,
         "fps": settings.pop("fps", 24),
         "dimension": size_text(size),
         **({"seed": settings.pop("seed")} if "seed" in settings else {}),
     }
-    own = settings.pop("videoGenerationConfig", {})
-    task = _multi_shot(request) if seconds > _SHOT else _one_shot(request)
-    for name in ("textToVideoParams", "multiShotAutomatedParams"):
-        if name in task and name in settings:
-            task[name] = _joined(task[name], settings.pop(name))
-    config = _joined(config, own)
-    made = config["durationSeconds"]
-    body = {**task, **settings, "videoGenerationConfig": config}
-    return Order(body, made if isinstance(made, int) else seconds, size, dropped)
+    return _joined(config, settings.pop("videoGenerationConfig", {}))
+
+
+def _manual(
+    request: VideoRequest, params: object, config: dict[str, object]
+) -> tuple[dict[str, object], object]:
+    """The client's own shots, each of six seconds and with a text and an image of its own, so that
+    there is no length to ask for; and how long they are together."""
+    shots = fields.objects_of(params, "shots") if isinstance(params, Mapping) else []
+    if not shots:
+        wrong("multiShotManualParams", f"shots, where taskType is {_MANUAL}")
+    if request.image:
+        raise FormatError("input_reference: expected an image in the shot that begins with it")
+    seconds = len(shots) * _SHOT
+    if request.seconds not in (None, seconds):
+        wrong("seconds", f"{seconds}, as there are {len(shots)} shots")
+    config.pop("durationSeconds")
+    return {"taskType": _MANUAL, "multiShotManualParams": params}, seconds
 
 
 def _joined(ours: object, own: object) -> dict[str, object]:
@@ -122,7 +155,7 @@ def _one_shot(request: VideoRequest) -> dict[str, object]:
             wrong("input_reference", f"a PNG or JPEG file for the model {request.model}")
         source = {"bytes": base64.b64encode(image.content).decode()}
         shown["images"] = [{"format": image.media_type.removeprefix("image/"), "source": source}]
-    return {"taskType": "TEXT_VIDEO", "textToVideoParams": shown}
+    return {"taskType": _ONE_SHOT, "textToVideoParams": shown}
 
 
 def _multi_shot(request: VideoRequest) -> dict[str, object]:
@@ -131,13 +164,14 @@ def _multi_shot(request: VideoRequest) -> dict[str, object]:
             f"input_reference: the model {request.model} begins only videos of {_SHOT} seconds "
             "with an image; leave out one of the two"
         )
-    return {"taskType": _MULTI_SHOT, "multiShotAutomatedParams": {"text": request.prompt}}
+    return {"taskType": _AUTOMATED, "multiShotAutomatedParams": {"text": request.prompt}}
 
 
 # ---- Luma Ray
 
 _RATIOS = ((16, 9), (9, 16), (1, 1), (4, 3), (3, 4), (21, 9), (9, 21))
 _LUMA_SECONDS = (5, 9)
+_KNOWN_LUMA = re.compile(r"luma\.ray-v2:")
 _LUMA_KNOWN: Mapping[str, Reading] = {
     "aspect_ratio": a_text,
     "duration": a_text,
@@ -147,10 +181,10 @@ _LUMA_KNOWN: Mapping[str, Reading] = {
 }
 
 
-def _luma_sizes() -> dict[Size, tuple[str, str]]:
+def _luma_sizes(*shorts: int) -> dict[Size, tuple[str, str]]:
     """By size its aspect ratio and resolution, which is the length of the shorter side."""
     sizes = {}
-    for short in (720, 540):
+    for short in shorts:
         for width, height in _RATIOS:
             unit = min(width, height)
             size = (width * short // unit, height * short // unit)
@@ -158,31 +192,37 @@ def _luma_sizes() -> dict[Size, tuple[str, str]]:
     return sizes
 
 
-_LUMA_SIZES = _luma_sizes()
-_LUMA_SIZE_OF = {said: size for size, said in _LUMA_SIZES.items()}
+_LUMA_SIZES = _luma_sizes(720, 540)
+_LATER_LUMA_SIZES = _luma_sizes(720, 360, 540, 1080, 2160)
+_LUMA_SIZE_OF = {said: size for size, said in _LATER_LUMA_SIZES.items()}
+_SECONDS = re.compile(r"([1-9][0-9]{0,2})s")
 
 
 def _luma(request: VideoRequest) -> Order:
-    """Only what the client has said: the rest is the model's choice, which is 16:9, 720p, 5s."""
+    """Only what the client has said: the rest is the model's choice, which is 16:9, 720p, 5s.
+    Models to come are asked for any length."""
     settings, dropped = _settings(request, _LUMA_KNOWN)
+    is_known = _KNOWN_LUMA.search(request.model) is not None
     if request.seconds is not None:
-        settings["duration"] = f"{chosen_seconds(request, _LUMA_SECONDS, 5)}s"
-    size = chosen_size(request, _LUMA_SIZES)
+        seconds = chosen_seconds(request, _LUMA_SECONDS, 5) if is_known else request.seconds
+        settings["duration"] = f"{seconds}s"
+    sizes = _LUMA_SIZES if is_known else _LATER_LUMA_SIZES
+    size = chosen_size(request, sizes)
     if size:
-        settings["aspect_ratio"], settings["resolution"] = _LUMA_SIZES[size]
+        settings["aspect_ratio"], settings["resolution"] = sizes[size]
     if request.image:
-        settings["keyframes"] = _keyframes(request.image.media_type, request.image.content)
+        frame = _frame(request.image.media_type, request.image.content)
+        settings["keyframes"] = _joined(settings.get("keyframes", {}), {"frame0": frame})
     said = (str(settings.get("aspect_ratio", "16:9")), str(settings.get("resolution", "720p")))
-    duration = str(settings.get("duration", "5s")).removesuffix("s")
+    told = _SECONDS.fullmatch(str(settings.get("duration", "5s")))
     body = {"prompt": request.prompt, **settings}
-    seconds = int(duration) if duration in ("5", "9") else None
-    return Order(body, seconds, _LUMA_SIZE_OF.get(said), dropped)
+    return Order(body, int(told[1]) if told else None, _LUMA_SIZE_OF.get(said), dropped)
 
 
-def _keyframes(media_type: str, content: bytes) -> dict[str, object]:
+def _frame(media_type: str, content: bytes) -> dict[str, object]:
     data = base64.b64encode(content).decode()
     source = {"type": "base64", "media_type": media_type, "data": data}
-    return {"frame0": {"type": "image", "source": source}}
+    return {"type": "image", "source": source}
 
 
 _MODELS: tuple[tuple[re.Pattern[str], Callable[[VideoRequest], Order]], ...] = (

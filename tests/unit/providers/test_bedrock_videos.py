@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -92,9 +93,82 @@ def test_members_under_the_models_own_names_win() -> None:
 def test_members_of_a_form_are_what_the_model_takes() -> None:
     said = {"videoGenerationConfig[seed]": "7", "videoGenerationConfig[durationSeconds]": "12"}
     driven = start(**said)
-    config = driven.sent()["modelInput"]["videoGenerationConfig"]
-    assert config == {"durationSeconds": 12, "fps": 24, "dimension": "1280x720", "seed": 7}
+    assert driven.sent()["modelInput"] == {
+        "taskType": "MULTI_SHOT_AUTOMATED",
+        "multiShotAutomatedParams": {"text": "a river"},
+        "videoGenerationConfig": {
+            "durationSeconds": 12,
+            "fps": 24,
+            "dimension": "1280x720",
+            "seed": 7,
+        },
+    }
     assert checked(driven).seconds == "12"
+
+
+SHOTS = {"shots": [{"text": "a river"}, {"text": "a sea"}]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"multiShotManualParams": SHOTS},
+        {"multiShotManualParams": SHOTS, "taskType": "MULTI_SHOT_MANUAL", "seconds": "12"},
+        {"multiShotManualParams": json.dumps(SHOTS), "videoGenerationConfig": {"fps": 24}},
+    ],
+)
+def test_shots_of_the_clients_own_have_no_other_text_and_no_length(said: dict[str, Any]) -> None:
+    driven = start(**said)
+    assert driven.sent()["modelInput"] == {
+        "taskType": "MULTI_SHOT_MANUAL",
+        "multiShotManualParams": SHOTS,
+        "videoGenerationConfig": {"fps": 24, "dimension": "1280x720"},
+    }
+    assert checked(driven).seconds == "12"
+    assert driven.result
+    assert driven.result.dropped == ("prompt",)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"taskType": "MULTI_SHOT_MANUAL"}, "multiShotManualParams: expected shots"),
+        ({"multiShotManualParams": {"shots": []}}, "multiShotManualParams: expected shots"),
+        ({"multiShotManualParams": SHOTS, "seconds": "18"}, "seconds: expected 12, as there are 2"),
+    ],
+)
+def test_shots_that_are_missing_or_of_another_length(said: dict[str, Any], text: str) -> None:
+    with pytest.raises(FormatError, match=text):
+        create(VIDEOS, NOVA, options=options(), **said)
+
+
+def test_shots_have_their_own_images() -> None:
+    parts = (Part("input_reference", "a.png", "", PNG),)
+    with pytest.raises(FormatError, match="expected an image in the shot"):
+        create(VIDEOS, NOVA, options=options(), parts=parts, multiShotManualParams=SHOTS)
+
+
+def test_a_task_that_the_client_names() -> None:
+    sent = start(taskType="MULTI_SHOT_AUTOMATED", videoGenerationConfig={"durationSeconds": 30})
+    task = sent.sent()["modelInput"]
+    assert task.keys() == {"taskType", "multiShotAutomatedParams", "videoGenerationConfig"}
+
+
+def test_sizes_under_the_models_own_name_are_told_where_they_are_some() -> None:
+    for dimension, told in (("1920x1080", "1920x1080"), ("wide", ""), ("9" * 5000 + "x1", "")):
+        driven = start(videoGenerationConfig={"dimension": dimension})
+        assert checked(driven).size == told
+
+
+def test_models_to_come_are_asked_for_what_they_may_have() -> None:
+    for model in ("amazon.nova-reel-v1:2", "us.amazon.nova-2-reel-v1:0"):
+        driven = start(model, seconds="8", size="1920x1080")
+        config = driven.sent()["modelInput"]["videoGenerationConfig"]
+        assert (config["durationSeconds"], config["dimension"]) == (8, "1920x1080")
+    driven = start("luma.ray-v3:0", seconds="10", size="1920x1080")
+    asked_for = {"aspect_ratio": "16:9", "resolution": "1080p", "duration": "10s"}
+    assert driven.sent()["modelInput"] == {"prompt": "a river", **asked_for}
+    assert checked(driven).seconds == "10"
 
 
 def test_luma_ray_is_started() -> None:
@@ -121,7 +195,8 @@ def test_luma_ray_under_its_own_names() -> None:
     video = checked(start(LUMA, aspect_ratio="21:9", resolution="540p", duration="9s"))
     assert (video.seconds, video.size) == ("9", "1260x540")
     odd = checked(start(LUMA, aspect_ratio="2:1", duration="7s"))
-    assert (odd.seconds, odd.size) == ("", "")
+    assert (odd.seconds, odd.size) == ("7", "")
+    assert checked(start(LUMA, duration="long")).seconds == ""
 
 
 def test_luma_ray_begins_with_an_image() -> None:
@@ -129,6 +204,14 @@ def test_luma_ray_begins_with_an_image() -> None:
     source = sent["keyframes"]["frame0"]["source"]
     assert source["media_type"] == "image/webp"
     assert base64.b64decode(source["data"]) == WEBP
+
+
+def test_luma_ray_keeps_the_clients_last_frame_beside_the_image() -> None:
+    last = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
+    parts = (Part("input_reference", "a.png", "", PNG),)
+    sent = start(LUMA, parts=parts, keyframes={"frame1": last}).sent()["modelInput"]
+    assert sent["keyframes"].keys() == {"frame0", "frame1"}
+    assert sent["keyframes"]["frame1"] == last
 
 
 @pytest.mark.parametrize(
