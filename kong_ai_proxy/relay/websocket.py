@@ -12,17 +12,28 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDict
 
-from kong_ai_proxy.exchange.errors import BAD_REQUEST, Refused
-from kong_ai_proxy.exchange.messages import ClientRequest, UpstreamRequest
+from kong_ai_proxy.exchange.errors import BAD_REQUEST, UPGRADE_REQUIRED, Refused
+from kong_ai_proxy.exchange.messages import (
+    ClientRequest,
+    Data,
+    End,
+    Event,
+    Head,
+    Lost,
+    ResponseHead,
+    UpstreamRequest,
+)
 from kong_ai_proxy.exchange.realtime_reading import Message, SessionReading
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.relay.incoming import outgoing_headers
 from kong_ai_proxy.relay.upstream import CLOSE_SECONDS
 
-MAX_MESSAGE = 24 * 1024 * 1024
-"""Bytes of one message. OpenAI takes at most 15 MiB of audio in one, which are 20 in base64."""
+MAX_MESSAGE = 24 * 1024 * 1024 + 1
+"""Bytes that a message must not reach, as aiohttp counts. OpenAI takes at most 15 MiB of audio in
+one, which are 20 in base64."""
 
 PROTOCOL_HEADER = "sec-websocket-protocol"
+_VERSION = "13"
 BAD_GATEWAY = WSCloseCode.BAD_GATEWAY
 """1014: the gateway has lost the provider (IANA, WebSocket Close Code Number Registry)."""
 
@@ -43,12 +54,15 @@ logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
 def check(request: web.BaseRequest) -> None:
-    """Raise Refused (400) for a handshake that could not be answered once the provider has been
-    reached."""
+    """Raise Refused for a handshake that could not be answered once the provider has been reached:
+    426 for a version other than 13 (RFC 6455 section 4.4), 400 for what else is wrong."""
+    if request.headers.getall("sec-websocket-version", []) != [_VERSION]:
+        told = {"upgrade": "websocket", "sec-websocket-version": _VERSION}
+        raise Refused(UPGRADE_REQUIRED, "expected a WebSocket handshake of version 13", told)
     if not web.WebSocketResponse().can_prepare(request).ok:
         raise Refused(
             BAD_REQUEST,
-            "expected a WebSocket handshake of version 13, with a key of 16 bytes in base64",
+            "expected a WebSocket handshake with a key of 16 bytes in base64",
         )
 
 
@@ -70,13 +84,19 @@ def protocols(client: ClientRequest, upstream: UpstreamRequest) -> list[str]:
     return [each.strip() for value in offered for each in value.split(",") if each.strip()]
 
 
+def unopened(head: ResponseHead, body: bytes, end: End | Lost) -> tuple[Event, ...]:
+    """What an answer is that opens no WebSocket. Errors are the client's to know; whatever else a
+    server answers a handshake with (a page to log in, a redirect) is none."""
+    if head.status >= BAD_REQUEST:
+        return Head(head), Data(body), end
+    return (Lost("invalid_header", f"status {head.status} in answer to a WebSocket handshake"),)
+
+
 def accepting(
     provider: aiohttp.ClientWebSocketResponse[bool], upstream: UpstreamRequest
 ) -> web.WebSocketResponse[bool]:
     """The answer to the client's handshake, with the subprotocol that the provider chose."""
-    chosen = (provider.protocol,) if provider.protocol else ()
     client = web.WebSocketResponse(
-        protocols=chosen,
         timeout=CLOSE_SECONDS,
         autoclose=False,
         autoping=False,
@@ -84,6 +104,8 @@ def accepting(
         max_msg_size=MAX_MESSAGE,
     )
     client.headers.update(upstream.response_headers)
+    if provider.protocol:  # aiohttp would look for it in the first of several header lines
+        client.headers[PROTOCOL_HEADER] = provider.protocol
     return client
 
 

@@ -67,6 +67,16 @@ async def test_the_subprotocol_is_the_providers_choice(chosen: str, expected: st
     assert (status, headers.get("sec-websocket-protocol")) == (101, expected)
 
 
+async def test_subprotocols_in_several_header_lines_are_one_list() -> None:
+    chosen = "Sec-WebSocket-Protocol: beta\r\n"
+    async with provided(session(echo, chosen), REALTIME) as (up, relay), client(relay) as one:
+        head = one.head("GET", TARGET, {**HANDSHAKE, "sec-websocket-protocol": f"realtime, {KEY}"})
+        await one.send(head.removesuffix(b"\r\n") + chosen.encode() + b"\r\n")
+        status, headers = await one.answer_head()
+        assert up.received[-1].header("sec-websocket-protocol") == "realtime,beta"
+    assert (status, headers["sec-websocket-protocol"]) == (101, "beta")
+
+
 REFUSALS = ("401 Unauthorized", "403 Forbidden", "404 Not Found", "429 Too Many Requests")
 
 
@@ -146,15 +156,24 @@ async def test_a_provider_that_does_not_answer_the_handshake() -> None:
         assert (await one.answer()).status == 504
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"sec-websocket-key": "short"}, {"sec-websocket-version": "9"}, {"sec-websocket-key": ""}],
-)
-async def test_a_handshake_of_the_client_that_is_not_valid(wrong: dict[str, str]) -> None:
+@pytest.mark.parametrize("key", ["short", "", "!" * 24])
+async def test_a_handshake_of_the_client_with_a_wrong_key(key: str) -> None:
     async with provided(session(echo), REALTIME) as (upstream, relay), client(relay) as one:
-        await one.send(one.head("GET", TARGET, {**HANDSHAKE, **wrong}))
+        await one.send(one.head("GET", TARGET, {**HANDSHAKE, "sec-websocket-key": key}))
         assert (await one.answer()).status == 400
         assert upstream.heads == []
+
+
+@pytest.mark.parametrize("version", ["9", "8", "14", "13, 8", "x", ""])
+async def test_a_handshake_of_another_version_is_told_which_one_there_is(version: str) -> None:
+    """RFC 6455 section 4.4."""
+    async with provided(session(echo), REALTIME) as (upstream, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, {**HANDSHAKE, "sec-websocket-version": version}))
+        found = await one.answer()
+        assert upstream.heads == []
+    assert found.status == 426
+    assert found.headers["sec-websocket-version"] == "13"
+    assert b"version 13" in found.body
 
 
 async def test_messages_that_come_with_the_handshake_are_not_lost() -> None:
@@ -232,9 +251,8 @@ async def test_frames_that_arrive_in_any_pieces_are_the_same_messages() -> None:
             assert (texts, [each.opcode for each in got].count(PONG)) == ([0, 125, 126, 300], 4)
 
 
-async def test_the_largest_message_of_a_provider_passes() -> None:
-    """15 MiB of sound are 20 in base64."""
-    size = 20 << 20
+async def test_the_largest_message_passes_both_ways() -> None:
+    size = 24 << 20
 
     async with open_session(echo) as (_, _relay, one):
         sending = asyncio.create_task(one.send(frame(TEXT, b"A" * size, masked=True)))
@@ -452,7 +470,16 @@ async def test_a_lost_client_is_1001_for_the_provider(reset: bool) -> None:
         await relay.settled()
 
 
-TOO_LARGE = frame(BINARY, bytes(websocket.MAX_MESSAGE + 1), masked=True)
+TOO_LARGE = frame(BINARY, bytes((24 << 20) + 1), masked=True)
+
+
+def reserved(bit: int, opcode: int = TEXT) -> bytes:
+    """A frame with one of the reserved bits, which are for extensions; there are none."""
+    sent = bytearray(frame(opcode, b"x", masked=True))
+    sent[0] |= bit
+    return bytes(sent)
+
+
 FORBIDDEN = {
     "no UTF-8": (frame(TEXT, b"\xff\xfe", masked=True), 1007),
     "cut UTF-8": (frame(TEXT, b"caf\xc3", masked=True), 1007),
@@ -462,13 +489,26 @@ FORBIDDEN = {
         + frame(CONTINUATION, bytes(13 << 20), masked=True),
         1009,
     ),
-    "reserved opcode": (frame(5, b"x", masked=True), 1002),
+    "a length beyond all": (b"\x82\xff" + b"\xff" * 8 + bytes(4), 1009),
+    **{f"opcode {code}": (frame(code, b"x", masked=True), 1002) for code in (3, 5, 7, 11, 15)},
+    **{f"reserved bit {bit:x}": (reserved(bit), 1002) for bit in (0x40, 0x20, 0x10)},
+    "reserved bit of a ping": (reserved(0x40, PING), 1002),
+    "UTF-8 that a later frame breaks": (
+        frame(TEXT, b"caf\xc3", final=False, masked=True) + frame(CONTINUATION, b"(", masked=True),
+        1007,
+    ),
+    "a message within another": (
+        frame(TEXT, b"x", final=False, masked=True) + frame(TEXT, b"y", masked=True),
+        1002,
+    ),
     "long ping": (frame(PING, b"x" * 126, masked=True), 1002),
     "fragmented ping": (frame(PING, b"x", final=False, masked=True), 1002),
     "continuation of nothing": (frame(CONTINUATION, b"x", masked=True), 1002),
-    "close with a wrong code": (closing(1005, masked=True), 1002),
-    "close with a code that none may have": (closing(1006, masked=True), 1002),
-    "close with a code of nobody's": (closing(5000, masked=True), 1002),
+    **{
+        f"close with {code}": (closing(code, masked=True), 1002)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
+    },
+    "close with a reason that is no UTF-8": (closing(1000, b"\xff", masked=True), 1007),
     "close with one byte": (frame(CLOSE, b"x", masked=True), 1002),
 }
 
