@@ -32,13 +32,14 @@ TOKEN: Final = "ya29.stand-in"
 PLACE: Final = "projects/acme/locations/us-central1"
 SERVICE: Final = "/ws/google.ai.generativelanguage.{}.GenerativeService.{}"
 VERTEX_SERVICE: Final = "/ws/google.cloud.aiplatform.{}.LlmBidiService/BidiGenerateContent"
+MUSIC: Final = "BidiGenerateMusic"
 SOUND: Final = bytes(range(256)) * 8
 PROMPT: Final = 10  # tokens of the setup; each turn's message has 5, and its answer 7
 _PUBLIC_PATHS: Final = frozenset(
     SERVICE.format(version, method)
     for version in ("v1", "v1alpha", "v1beta")
     for method in ("BidiGenerateContent", "BidiGenerateContentConstrained")
-)
+) | {SERVICE.format("v1alpha", MUSIC)}
 _VERTEX_PATHS: Final = frozenset(VERTEX_SERVICE.format(version) for version in ("v1", "v1beta1"))
 _CALL: Final = {"id": "1", "name": "get_weather", "args": {"city": "Bern"}}
 
@@ -57,6 +58,11 @@ class Session:
     closed: int | None = None
     """The client's close code, once it is over."""
     turns: int = 0
+
+    @property
+    def is_music(self) -> bool:
+        """Whether it makes music: https://ai.google.dev/api/live_music."""
+        return self.path.endswith(MUSIC)
 
     @property
     def model(self) -> str:
@@ -147,7 +153,7 @@ class GeminiLive:
         async for frame in session.socket:
             if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
-            message = self._checked(frame.data)
+            message = self._checked(session, frame.data)
             if session.setup is None:
                 self._set_up(session, message)
                 await self._send(session, {"setupComplete": {}})
@@ -159,10 +165,11 @@ class GeminiLive:
                     await self._send(session, answer)
                     await asyncio.sleep(0)
 
-    def _checked(self, data: str | bytes) -> Json:
+    def _checked(self, session: Session, data: str | bytes) -> Json:
+        kind = types.LiveMusicClientMessage if session.is_music else types.LiveClientMessage
         try:
             message: Json = orjson.loads(data)
-            found = types.LiveClientMessage.model_validate(_known(message))
+            found = kind.model_validate(_known(message))
         except (orjson.JSONDecodeError, pydantic.ValidationError) as error:
             raise _Close(1007, f"Request contains an invalid argument. {error}"[:120]) from None
         if len(found.model_fields_set) != 1:
@@ -184,7 +191,10 @@ class GeminiLive:
         content = message.get("clientContent") or message.get("client_content") or {}
         live = message.get("realtimeInput") or message.get("realtime_input") or {}
         responds = "toolResponse" in message or "tool_response" in message
-        if b"weather" in orjson.dumps(message) and not responds:
+        if session.is_music:
+            if "playbackControl" in message:
+                yield {"serverContent": {"audioChunks": [_sound()]}}
+        elif b"weather" in orjson.dumps(message) and not responds:
             yield {"toolCall": {"functionCalls": [_CALL]}}
             yield self._used(session)
         elif live.get("audioStreamEnd") or live.get("audio_stream_end"):
@@ -216,6 +226,10 @@ class GeminiLive:
         }
 
     async def _send(self, session: Session, message: Json) -> None:
+        if session.is_music:
+            types.LiveMusicServerMessage.model_validate(message)
+            await session.socket.send_bytes(orjson.dumps(message))
+            return
         told = _live_converters._LiveServerMessage_from_vertex(message) if self._vertex else message
         types.LiveServerMessage.model_validate(told)
         await session.socket.send_bytes(orjson.dumps(message))

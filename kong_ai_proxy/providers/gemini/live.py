@@ -13,29 +13,41 @@ from kong_ai_proxy.providers.base import Endpoint, Native
 from kong_ai_proxy.providers.gemini import paths
 
 _PUBLIC = re.compile(
-    r"/ws/google\.ai\.generativelanguage\.(?P<version>v1(?:alpha|beta)?)\.GenerativeService\."
-    r"(?P<method>BidiGenerateContent(?:Constrained)?)/?\Z"
+    r"/ws/google\.ai\.generativelanguage\.(?P<version>v\d\w*)\.GenerativeService\."
+    r"(?P<method>\w+)/?\Z",
+    re.ASCII,
 )
 _VERTEX = re.compile(
-    r"/ws/google\.cloud\.aiplatform\.(?P<version>v1(?:beta1)?)\.LlmBidiService"
-    r"/BidiGenerateContent/?\Z"
+    r"/ws/google\.cloud\.aiplatform\.(?P<version>v\d\w*)\.LlmBidiService/(?P<method>\w+)/?\Z",
+    re.ASCII,
 )
+# The second brings a token of the client's own that binds the session
+# (https://ai.google.dev/gemini-api/docs/ephemeral-tokens), the third makes music
+# (https://ai.google.dev/api/live_music).
+_METHODS = (live.OPERATION, f"{live.OPERATION}Constrained", "BidiGenerateMusic")
 # A parameter by which a client of several targets chooses one; it is nothing to Google.
 _OWN_QUERY = {"model": None}
 
 
 def public(native: Native) -> Endpoint:
-    """Of the Gemini API. The client's path says the version, and whether it brings a token of its
-    own that binds the session (https://ai.google.dev/gemini-api/docs/ephemeral-tokens)."""
+    """Of the Gemini API. The client's path says the version and the method. Raises FormatError for
+    a method that Google's reference does not have."""
     found = _PUBLIC.search(unquote(native.path))
     version, method = found.groups() if found else ("v1beta", live.OPERATION)
+    if method not in _METHODS:
+        raise FormatError(f"{method}: expected a session of {' or '.join(_METHODS)}")
     path = f"/ws/google.ai.generativelanguage.{version}.GenerativeService.{method}"
     return Endpoint(path, own_query=_OWN_QUERY, session_model=_public_model)
 
 
 def vertex(native: Native, options: ModelOptions) -> Endpoint:
-    """Of Vertex AI. Where its models are is the operator's to say, whose credential it is."""
-    found = _VERTEX.search(unquote(native.path))
+    """Of Vertex AI. Where its models are is the operator's to say, whose credential it is. Raises
+    FormatError for another method than BidiGenerateContent."""
+    path = unquote(native.path)
+    found = _VERTEX.search(path)
+    other = found or _PUBLIC.search(path)
+    if other and other["method"] != live.OPERATION:
+        raise FormatError(f"{other['method']}: expected a session of {live.OPERATION}")
     version = found["version"] if found else "v1beta1"
     return Endpoint(
         f"/ws/google.cloud.aiplatform.{version}.LlmBidiService/{live.OPERATION}",

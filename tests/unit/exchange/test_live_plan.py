@@ -13,6 +13,7 @@ from kong_ai_proxy.exchange.plan import Plan
 
 WS = "/ws/google.ai.generativelanguage."
 PUBLIC = WS + "v1beta.GenerativeService.BidiGenerateContent"
+MUSIC = WS + "v1alpha.GenerativeService.BidiGenerateMusic"
 VERTEX = "/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent"
 PLACE = {
     "api_endpoint": "us-central1-aiplatform.googleapis.com",
@@ -70,8 +71,9 @@ def test_the_relay_carries_what_has_to_be_looked_at(
         ("/live" + PUBLIC.replace("v1beta", "v1alpha"), False, PUBLIC.replace("v1beta", "v1alpha")),
         ("/live" + PUBLIC.replace("v1beta", "v1"), False, PUBLIC.replace("v1beta", "v1")),
         ("/live" + PUBLIC + "Constrained", False, PUBLIC + "Constrained"),
-        ("/live" + PUBLIC.replace("v1beta", "v9"), False, PUBLIC),
-        ("/live" + PUBLIC.replace("Bidi", "Other"), False, PUBLIC),
+        ("/live" + PUBLIC.replace("v1beta", "v2"), False, PUBLIC.replace("v1beta", "v2")),
+        ("/live" + PUBLIC.replace("v1beta", "x"), False, PUBLIC),
+        ("/live" + MUSIC, False, MUSIC),
         ("/live" + VERTEX, False, PUBLIC),
         ("/live" + VERTEX, True, VERTEX),
         ("/live" + VERTEX.replace("v1beta1", "v1"), True, VERTEX.replace("v1beta1", "v1")),
@@ -83,6 +85,21 @@ def test_where_a_session_goes(path: str, vertex: bool, expected: str) -> None:
     place = sent(plan(vertex=vertex), handshake(path)).address
     host = PLACE["api_endpoint"] if vertex else "generativelanguage.googleapis.com"
     assert (place.scheme, place.host, place.path, place.query) == ("https", host, expected, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "vertex"),
+    [
+        (PUBLIC.replace("Bidi", "Other"), False),
+        (MUSIC, True),
+        (PUBLIC + "Constrained", True),
+        (VERTEX.replace("/Bidi", "/Other"), True),
+    ],
+)
+def test_a_session_of_another_kind_is_not_made_one_that_is_known(path: str, vertex: bool) -> None:
+    with pytest.raises(Refused, match="expected a session of BidiGenerateContent") as raised:
+        sent(plan(vertex=vertex), handshake("/live" + path))
+    assert raised.value.status == 400
 
 
 def test_the_clients_credentials_stay_and_the_operators_go() -> None:

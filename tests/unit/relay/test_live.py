@@ -14,7 +14,7 @@ import orjson
 import pytest
 from aiohttp import WSMsgType, web
 from google import genai
-from google.genai import errors, live, types
+from google.genai import errors, live, live_music, types
 
 from tests.providers.gemini_live_api import KEY, MODEL, PLACE, SOUND, TOKEN, GeminiLive
 from tests.relays import RunningRelay, running
@@ -110,6 +110,7 @@ def without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(uri.replace("wss://", "ws://"), **options)
 
     monkeypatch.setattr(live, "ws_connect", plain)
+    monkeypatch.setattr(live_music, "connect", plain)
 
 
 def client(relay: RunningRelay, target: str, *, vertex: bool = False) -> genai.Client:
@@ -192,6 +193,29 @@ async def test_googles_client_on_vertex() -> None:
     assert google.failures == []
     assert google.session.path == VERTEX
     assert google.session.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+@pytest.mark.usefixtures("without_tls")
+@pytest.mark.filterwarnings("ignore:Realtime music generation is experimental")
+async def test_googles_client_makes_music() -> None:
+    target = "/live" + PUBLIC.replace("v1beta", "v1alpha").replace("Content", "Music")
+    async with relayed({"name": MODEL, "model_alias": "lyria"}) as (google, relay):
+        options = types.HttpOptions(
+            base_url=relay.url + "/live",
+            api_version="v1alpha",
+            headers=relay.headers("GET", target),
+        )
+        own = genai.Client(api_key=CLIENTS_OWN, http_options=options)
+        async with own.aio.live.music.connect(model="lyria") as session:
+            prompt = types.WeightedPrompt(text="minimal techno", weight=1.0)
+            await session.set_weighted_prompts([prompt])
+            await session.play()
+            message = await anext(session.receive())
+        assert google.failures == []
+        assert google.session.model == f"models/{MODEL}"
+    chunks = message.server_content and message.server_content.audio_chunks
+    assert chunks
+    assert chunks[0].data == SOUND
 
 
 @pytest.mark.usefixtures("without_tls")
