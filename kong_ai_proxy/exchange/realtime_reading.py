@@ -75,7 +75,8 @@ _TELLING = re.compile(
     r'"(?:response\.done|(?:transcription_)?session\.(?:created|updated)'
     r'|conversation\.item\.input_audio_transcription\.completed)"'
 )
-_SOUND = '"input_audio_buffer.append"'
+# With `session.` it is that of translations: https://platform.openai.com/docs/guides/realtime-translation.
+_SOUND = re.compile(r'"(?:session\.)?input_audio_buffer\.append"')
 _SESSION = re.compile(r"(?P<transcribes>transcription_)?session\.(?:created|updated)")
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
@@ -102,7 +103,7 @@ class RealtimeReading(_Kept):
         """See SessionReading."""
         if self._requests:
             text = _text(message)
-            if _SOUND not in text:
+            if not _SOUND.search(text):
                 self._requests.add(text)
 
     def feed_provider(self, message: Message) -> None:

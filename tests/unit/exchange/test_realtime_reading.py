@@ -104,10 +104,11 @@ def test_what_is_no_such_message_tells_nothing(text: str) -> None:
     assert (reading.usage, reading.model, reading.error) == (None, None, None)
 
 
-def test_messages_are_kept_without_sound() -> None:
+@pytest.mark.parametrize("kind", ["input_audio_buffer.append", "session.input_audio_buffer.append"])
+def test_messages_are_kept_without_sound(kind: str) -> None:
     reading = session(keep=True)
     created = message("response.create")
-    reading.feed_client(message("input_audio_buffer.append", audio="UklGR" * 100))
+    reading.feed_client(message(kind, audio="UklGR" * 100))
     reading.feed_client(created)
     reading.feed_provider(message("response.output_audio.delta", delta="UklGR" * 100))
     reading.feed_provider(done())
