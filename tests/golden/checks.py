@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from kong_ai_proxy.formats.json_object import JsonObject
-from tests.golden import fixture
+from tests.golden import credentials, fixture
 from tests.golden.fixture import Golden
 
 
@@ -23,8 +23,10 @@ def request(golden: Golden) -> None:
         assert attempt._content.value == golden.request["body"]
     assert upstream.method == golden.upstream.get("method", "POST")
     assert fixture.url(upstream) == golden.upstream["url"]
-    for name, value in golden.upstream.get("headers", {}).items():
+    headers = golden.upstream.get("headers", {})
+    for name, value in headers.items():
         assert upstream.set_headers.get(name) == value
+    credentials.check(golden.config, upstream, headers)
     if golden.upstream["body"] == "unchanged":
         assert upstream.body is None
     else:

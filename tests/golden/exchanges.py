@@ -51,6 +51,7 @@ from kong_ai_proxy.exchange.messages import (
 )
 from kong_ai_proxy.exchange.plan import Body, Plan
 from kong_ai_proxy.formats.form import parts_of
+from tests.golden import credentials
 from tests.golden.checks import same_json
 from tests.golden.fixture import ID, NOW, credential_of, url
 
@@ -128,8 +129,10 @@ def check(golden: Exchanges) -> None:
 def _check_request(golden: Exchanges, upstream: UpstreamRequest, body: bytes, told: Json) -> None:
     assert upstream.method == told.get("method", "POST")
     assert url(upstream) == told["url"]
-    for name, value in told.get("headers", {}).items():
+    headers = told.get("headers", {})
+    for name, value in headers.items():
         assert upstream.set_headers.get(name) == value
+    credentials.check(golden.config, upstream, headers)
     if told.get("unchanged"):
         assert upstream.body is None
     elif "form" in told:
