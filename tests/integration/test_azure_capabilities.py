@@ -372,6 +372,20 @@ async def test_realtime(place: Place) -> None:
         assert (path, query) == ("/openai/v1/realtime", f"model={DEPLOYMENT}")
 
 
+async def test_a_session_that_transcribes_names_no_deployment(place: Place) -> None:
+    asked: Json = {"extra_query": {"intent": "transcription"}}
+    if place.kind == "azure":  # whose client always names one
+        asked["model"] = "gpt-4o-transcribe"
+    async with place.client.realtime.connect(**asked) as connection:
+        assert (await connection.recv()).type == "session.created"
+    path, _, query = place.last.path.partition("?")
+    if place.kind == "azure":
+        assert path == "/openai/realtime"
+        assert sorted(query.split("&")) == [f"api-version={THEIRS}", "intent=transcription"]
+    else:
+        assert (path, query) == ("/openai/v1/realtime", "intent=transcription")
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client says so of the beta
 async def test_realtimes_beta(place: Place) -> None:
     async with place.client.beta.realtime.connect(model="gpt-4o-realtime-preview") as connection:

@@ -47,6 +47,8 @@ _DATED: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?:-preview)?")
 _UNDATED: Final = ("v1", "preview")
 _MODEL_FIELD: Final = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
 _FIRST_RESPONSES: Final = "2025-03-01-preview"
+_NAMED_ELSEWHERE: Final = ("intent", "call_id")
+"""Of sessions that transcribe or join a call: https://github.com/openai/openai-node/pull/1974."""
 
 # By operation, without what stands before it: types of requests, plain and streamed where the SDK
 # tells them apart.
@@ -159,7 +161,9 @@ class Azure:
     def _check_deployment(self, request: web.Request) -> None:
         """Where the URL names one."""
         name = request.match_info.get("deployment")
-        if request.path == "/openai/v1/realtime":
+        if request.path.endswith("/realtime") and _is_named_elsewhere(request):
+            _only(request, "")
+        elif request.path == "/openai/v1/realtime":
             _only(request, "model")
             name = request.query["model"]
         elif request.path == "/openai/realtime":
@@ -229,8 +233,13 @@ def _operation(request: web.Request) -> str:
     return "/" + (path.partition("/")[2] if deployment is not None else path)
 
 
+def _is_named_elsewhere(request: web.Request) -> bool:
+    """Whether a session's handshake names no model."""
+    return any(name in request.query for name in _NAMED_ELSEWHERE)
+
+
 def _only(request: web.Request, name: str) -> None:
-    """The one parameter that names a deployment, once."""
+    """The one parameter that names a deployment, once; none at all for ""."""
     for each in ("model", "deployment"):
         count = len(request.query.getall(each, []))
         if count != (each == name):
@@ -238,10 +247,10 @@ def _only(request: web.Request, name: str) -> None:
 
 
 def _with_model(request: web.Request) -> web.Request:
-    """The beta's request as the stand-in of OpenAI's API knows it."""
-    if request.path != "/openai/realtime":
+    """A session's request as the stand-in of OpenAI's API knows it: with a model in the query."""
+    if not request.path.endswith("/realtime") or "model" in request.query:
         return request
-    url = request.rel_url.update_query(model=request.query["deployment"])
+    url = request.rel_url.update_query(model=request.query.get("deployment", "of the session"))
     clone = request.clone(rel_url=url)
     clone._match_info = request._match_info  # a clone has been routed nowhere
     return clone

@@ -70,6 +70,8 @@ async def test_what_is_right(azure: Azure, path: str, body: Json | None) -> None
         ("/openai/v1/realtime?deployment=mine", None, 400),
         (f"/openai/realtime?{DATED}&model=mine", None, 400),
         ("/openai/realtime?deployment=mine", None, 404),
+        ("/openai/v1/realtime?intent=transcription&model=mine", None, 400),
+        (f"/openai/realtime?{DATED}&call_id=rtc_1&deployment=mine", None, 400),
     ],
 )
 async def test_what_is_wrong(azure: Azure, path: str, body: Json | None, expected: int) -> None:
