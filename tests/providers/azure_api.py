@@ -47,8 +47,6 @@ _DATED: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?:-preview)?")
 _UNDATED: Final = ("v1", "preview")
 _MODEL_FIELD: Final = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
 _FIRST_RESPONSES: Final = "2025-03-01-preview"
-_NAMED_ELSEWHERE: Final = ("intent", "call_id")
-"""Of sessions that transcribe or join a call: https://github.com/openai/openai-node/pull/1974."""
 
 # By operation, without what stands before it: types of requests, plain and streamed where the SDK
 # tells them apart.
@@ -234,8 +232,9 @@ def _operation(request: web.Request) -> str:
 
 
 def _is_named_elsewhere(request: web.Request) -> bool:
-    """Whether a session's handshake names no model."""
-    return any(name in request.query for name in _NAMED_ELSEWHERE)
+    """Whether a session only transcribes, or joins a call:
+    https://github.com/openai/openai-node/pull/1974."""
+    return request.query.get("intent") == "transcription" or "call_id" in request.query
 
 
 def _only(request: web.Request, name: str) -> None:

@@ -124,11 +124,14 @@ def _realtime(call: Call) -> Endpoint:
     """The beta and what came of it differ in their events, so the client's own words say which it
     speaks: https://learn.microsoft.com/en-us/azure/foundry/openai/how-to/realtime-audio-websockets.
 
-    A session that only transcribes and a call that is joined name their models elsewhere.
+    A session that only transcribes and a call that is joined name their models elsewhere; there is
+    an intent `realtime` too.
     """
     is_beta = _REALTIME_BETA in call.betas or _asks_dated(call)
     path, query = _whole_path(call.options, "openai" if is_beta else "openai/v1", "realtime")
-    name = None if {"intent", "call_id"} & call.query.keys() else call.options.azure_deployment_id
+    transcribes = call.query.get("intent", "").lower() == "transcription"
+    is_named = transcribes or "call_id" in call.query
+    name = None if is_named else call.options.azure_deployment_id
     if _is_v1(path, call.options):
         # "The `api-version` query parameter is no longer supported" there (.../how-to/
         # realtime-audio-preview-api-migration-guide).

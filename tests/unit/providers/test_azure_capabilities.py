@@ -450,11 +450,19 @@ def test_a_dated_version_asks_for_realtimes_beta() -> None:
     assert asked(upstream) == {"deployment": "mine", "api-version": "2025-04-01-preview"}
 
 
-@pytest.mark.parametrize("query", ["intent=transcription", "call_id=rtc_1"])
+@pytest.mark.parametrize("query", ["intent=transcription", "intent=Transcription", "call_id=rtc_1"])
 def test_sessions_that_name_their_model_elsewhere(query: str) -> None:
     assert handshake(query).address.query == query
     beta = handshake(f"{query}&deployment=other&model=other", openai_beta="realtime=v1")
     assert asked(beta) == {"api-version": DATED, **dict(parse_qsl(query))}
+
+
+@pytest.mark.parametrize("intent", ["realtime", "other"])
+def test_other_intents_take_the_deployment(intent: str) -> None:
+    """https://platform.openai.com/docs/api-reference/realtime: `realtime` is one of two."""
+    assert handshake(f"intent={intent}").address.query == f"model=mine&intent={intent}"
+    beta = handshake(f"intent={intent}&deployment=other", openai_beta="realtime=v1")
+    assert asked(beta) == {"deployment": "mine", "api-version": DATED, "intent": intent}
 
 
 def test_a_realtime_deployment_is_one_value() -> None:
