@@ -13,7 +13,7 @@ import orjson
 
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import objects_of, text_of, wrong
-from kong_ai_proxy.formats.images import Picture
+from kong_ai_proxy.formats.images import BLOCKED, Picture
 from kong_ai_proxy.formats.videos import (
     Order,
     Status,
@@ -42,6 +42,8 @@ _SIZES = (
 )
 _USUAL_SIZE = (1280, 720)
 _KNOWN = frozenset({"inpaint_items", "n_variants"})
+
+_FILTERED = frozenset({"input_moderation", "output_moderation"})
 
 _STATUSES: Mapping[str, Status] = {
     "queued": "queued",
@@ -146,7 +148,8 @@ def _error(
     reason = text_of(value, "failure_reason")
     if status == "failed":
         why = f"the provider says: {reason}" if reason else "the provider told no reason"
-        return VideoError(reason or told, f"the job has {told}; {why}")
+        code = BLOCKED if reason in _FILTERED else reason or told
+        return VideoError(code, f"the job has {told}; {why}")
     if status == "completed" and not generation:
         return VideoError(reason or "no_video", "the job has succeeded without a video")
     return None

@@ -107,7 +107,10 @@ def test_a_time_that_is_none_is_not_told(told: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"status": "failed", "failure_reason": "input_moderation"}, "input_moderation"),
+        ({"status": "failed", "failure_reason": "input_moderation"}, "moderation_blocked"),
+        ({"status": "failed", "failure_reason": "output_moderation"}, "moderation_blocked"),
+        ({"status": "failed", "failure_reason": "internal_error"}, "internal_error"),
+        ({"status": "failed"}, "failed"),
         ({"status": "cancelled"}, "cancelled"),
         ({"status": "succeeded", "generations": []}, "no_video"),
     ],
