@@ -164,6 +164,7 @@ class Attempt:
             route_type=asked_as(self._provider, self._asked.route_type),
             model=self.model.name or self._requested or "",
             options=self.model.options,
+            named=self.model.name or "",
             stream=self._streams(),
             client=self._asked.client,
             creates=self._creates,
@@ -465,7 +466,7 @@ class Attempt:
         fixed = self._endpoint.own_query
         if fixed:
             added.update({name: value for name, value in fixed.items() if value is not None})
-        elif self._operation.websocket and not {"intent", "call_id"} & self._parameters().keys():
+        elif self._operation.websocket and not openai.session_without_model(self._parameters()):
             # Also where the client named it: whatever else a server may read as a model goes.
             added.update({"model": self.model.name} if self.model.name else {})
         own = privacy.joined(found.query, added) if added else found.query

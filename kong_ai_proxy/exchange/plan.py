@@ -130,7 +130,8 @@ class Plan:
             return True
         if target.route_type not in provider.endpoints or provider.endpoint is None:
             return target.route_type in provider.codecs
-        call = Call(target.route_type, target.model.name or "", target.model.options)
+        name = target.model.name or ""
+        call = Call(target.route_type, name, target.model.options, name)
         try:
             found = provider.endpoint(call)
         except FormatError:  # placeholders that only a request fills in
@@ -405,7 +406,8 @@ def _flow(target: Target) -> Flow | None:
         return provider.flows[target.route_type]
     if target.route_type not in provider.endpoints or provider.endpoint is None:
         return None
-    call = Call(target.route_type, target.model.name or "", target.model.options)
+    name = target.model.name or ""
+    call = Call(target.route_type, name, target.model.options, name)
     with contextlib.suppress(FormatError):  # placeholders that only a request fills in
         return provider.endpoint(call).flow
     return None

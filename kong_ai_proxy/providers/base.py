@@ -23,6 +23,8 @@ class Call(NamedTuple):
     """The real name, resolved; "" where nobody named one."""
     options: ModelOptions
     """With its templates expanded."""
+    named: str = ""
+    """The configured model; "" where the client chooses."""
     stream: bool = False
     client: str = "openai"
     """The client's format, as `llm_format` names it: some providers offer a model in several

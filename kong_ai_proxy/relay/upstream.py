@@ -246,6 +246,7 @@ class Upstream:
             connector=connector,
             connector_owner=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             skip_auto_headers=_AUTOMATIC,
             max_headers=MAX_HEADERS,
             max_line_size=MAX_HEADER_BYTES,

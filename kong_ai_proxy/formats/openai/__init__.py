@@ -166,6 +166,14 @@ def wants_usage(body: Mapping[str, object]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
+def session_without_model(query: Mapping[str, object]) -> bool:
+    """Whether the URL of a realtime session has no model, as its `query` says: one that only
+    transcribes, or a call that is joined, names it elsewhere
+    (https://platform.openai.com/docs/guides/realtime-transcription, .../realtime-sip)."""
+    intent = query.get("intent")
+    return "call_id" in query or (isinstance(intent, str) and intent.lower() == "transcription")
+
+
 def requested_model(body: Mapping[str, object]) -> str | None:
     """The model that the client named; None for none, null or "".
 

@@ -234,7 +234,8 @@ class Try(ABC):
     def _log_failure(self, reason: str, level: int = logging.WARNING) -> None:
         if self._outgoing is None:  # lost before it called anybody
             return
-        who = f"{self.attempt.model.provider}/{self.attempt.request_model}"
+        provider, model = self.attempt.model.provider, self.attempt.request_model
+        who = f"{provider}/{model}" if model else provider
         scheme, host, port, *_ = self._outgoing.address
         _log.log(level, "%s at %s://%s:%d failed: %s", who, scheme, host, port, reason)
 
