@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 Size = tuple[int, int]
@@ -15,8 +15,11 @@ class Limits(NamedTuple):
 
     least_area: int
     most_area: int
-    longest: int = 1 << 16
+    shortest: int = 1
     """Of the sides."""
+    longest: int = 1 << 16
+    widest: int = 1 << 16
+    """How many times one side may have the other."""
 
 
 def nearest(size: Size, known: Iterable[Size]) -> Size:
@@ -26,16 +29,31 @@ def nearest(size: Size, known: Iterable[Size]) -> Size:
 
 
 def within(size: Size, limits: Limits, step: int = 16) -> Size:
-    """`size` where it is within the limits, else one of about its ratio that is, its sides
-    multiples of `step`. The longest side counts first: an image that is very long may have less
-    than the least area."""
-    width, height = size
-    area = width * height
-    if limits.least_area <= area <= limits.most_area and max(size) <= limits.longest:
+    """`size` where it is within the limits, else one that is: of its ratio, or of the nearest one
+    that is possible, and its sides multiples of `step`. The limits of sides and ratio count first:
+    an image that is very long may have less than the least area."""
+    short, long = sorted(size)
+    widest = min(limits.widest, limits.longest / limits.shortest)
+    ratio = min(long / short, widest)
+    area = short * long
+    if (
+        limits.least_area <= area <= limits.most_area
+        and limits.shortest <= short <= long <= limits.longest
+        and ratio == long / short
+    ):
         return size
     wanted = min(max(area, limits.least_area), limits.most_area)
-    scale = min(math.sqrt(wanted / area), limits.longest / max(size))
-    rounded = math.ceil if scale > 1 else math.floor
-    # Such as 79.99999999999999 for 80.
-    times = [rounded(round(side * scale / step, 6)) for side in size]
-    return max(times[0], 1) * step, max(times[1], 1) * step
+    exact = min(max(math.sqrt(wanted / ratio), limits.shortest), limits.longest / ratio)
+    found = _stepped(math.floor, exact, ratio, widest, step)
+    if found[0] * found[1] < limits.least_area:
+        found = _stepped(math.ceil, exact, ratio, widest, step)
+    return found if size[0] <= size[1] else (found[1], found[0])
+
+
+def _stepped(
+    rounded: Callable[[float], int], short: float, ratio: float, widest: float, step: int
+) -> Size:
+    """Both sides as multiples of `step`, the shorter one first."""
+    # Rounded before as well: such as 79.99999999999999 for 80.
+    sides = [max(rounded(round(side / step, 6)), 1) for side in (short, short * ratio)]
+    return sides[0] * step, min(sides[1], math.floor(round(sides[0] * widest, 6))) * step

@@ -5,7 +5,9 @@ https://www.alibabacloud.com/help/en/model-studio/qwen-image-api,
 https://docs.qwencloud.com/api-reference/image-generation/qwen-image-editing,
 https://docs.qwencloud.com/api-reference/image-generation/wan-text-to-image-v2/create-task,
 https://docs.qwencloud.com/api-reference/image-generation/wan25-general-image-editing/create-task,
-https://www.alibabacloud.com/help/en/model-studio/wanx-image-edit.
+https://www.alibabacloud.com/help/en/model-studio/wan-image-generation-and-editing-api-reference,
+https://www.alibabacloud.com/help/en/model-studio/wanx-image-edit. `wan3.0-image` is made up, for a
+model that comes later.
 
 A Turn's `finish="content_filter"` is a refusal; that of the call that makes a task says how the
 task ends. Images lie at addresses of the stand-in's own, which want no credentials.
@@ -86,6 +88,11 @@ class _Messaged(_Extended):
     negative_prompt: str | None = None
 
 
+class _Sequential(_Messaged):
+    enable_sequential: bool | None = None
+    thinking_mode: bool | None = None
+
+
 class _Edited(_Parameters):
     strength: float | None = Field(None, ge=0, le=1)
 
@@ -101,6 +108,10 @@ class _Rules(_Model):
     """A pattern of those it makes."""
     area: tuple[int, int] | None = None
     side: tuple[int, int] | None = None
+    widest: int = 0
+    """How many times one side may have the other; 0: nobody says."""
+    larger: tuple[int, int] | None = None
+    """The area of what is made from a text alone, where it may be another."""
     images: tuple[int, int] = (0, 0)
 
 
@@ -112,6 +123,7 @@ _MESSAGE, _TEXT, _IMAGE = (
 _QWEN = r"1664\*928|1472\*1104|1328\*1328|1104\*1472|928\*1664"
 _TO_2K = (512 * 512, 2048 * 2048)
 _WAN = (1280 * 1280, 1440 * 1440)
+_WAN_2K, _WAN_4K = (768 * 768, 2048 * 2048), (768 * 768, 4096 * 4096)
 
 
 def _rules(
@@ -125,9 +137,21 @@ _MODELS: Final = {
     "qwen-image-plus": _rules(_MESSAGE, _Messages, _Messaged, 1, sizes=_QWEN),
     "qwen-image-2.0": _rules(_MESSAGE, _Messages, _Messaged, 6, area=_TO_2K, images=(0, 3)),
     "qwen-image-edit": _rules(_MESSAGE, _Messages, _Messaged, 1, sizes="-", images=(1, 3)),
-    "qwen-image-edit-plus": _rules(_MESSAGE, _Messages, _Messaged, 6, area=_TO_2K, images=(1, 3)),
-    "wan2.6-t2i": _rules(_MESSAGE, _Messages, _Messaged, 4, area=_WAN),
-    "wan2.5-t2i-preview": _rules(_TEXT, _Prompt, _Extended, 4, area=_WAN),
+    "qwen-image-3.0": _rules(_MESSAGE, _Messages, _Messaged, 6, area=_TO_2K, images=(0, 3)),
+    "qwen-image-edit-plus": _rules(
+        _MESSAGE, _Messages, _Messaged, 6, side=(512, 2048), images=(1, 3)
+    ),
+    "wan2.7-image": _rules(
+        _MESSAGE, _Messages, _Sequential, 4, area=_WAN_2K, widest=8, images=(0, 9)
+    ),
+    "wan2.7-image-pro": _rules(
+        _MESSAGE, _Messages, _Sequential, 4, area=_WAN_2K, widest=8, images=(0, 9), larger=_WAN_4K
+    ),
+    "wan3.0-image": _rules(
+        _MESSAGE, _Messages, _Sequential, 4, area=_WAN_2K, widest=8, images=(0, 9)
+    ),
+    "wan2.6-t2i": _rules(_MESSAGE, _Messages, _Messaged, 4, area=_WAN, widest=4),
+    "wan2.5-t2i-preview": _rules(_TEXT, _Prompt, _Extended, 4, area=_WAN, widest=4),
     "wan2.2-t2i-flash": _rules(_TEXT, _Prompt, _Extended, 4, side=(512, 1440)),
     "wan2.5-i2i-preview": _rules(_IMAGE, _Images, _Extended, 4, area=(768 * 768, 1280 * 1280)),
     "wanx2.1-imageedit": _rules(_IMAGE, _ImageEdit, _Edited, 4, sizes="-"),
@@ -238,21 +262,26 @@ def check(body: Json, path: str) -> int:
         raise RefusedError("; ".join(lines)) from None
     if not 1 <= parameters.n <= rules.most:
         raise RefusedError(f"num_images_per_prompt must be 1 to {rules.most}")
-    _check_size(parameters.size, rules)
+    is_alone = not getattr(parameters, "enable_sequential", None)
     if isinstance(asked, _Messages):
         _check_content(asked.messages[0].content, rules)
+        is_alone &= not any(part.image for part in asked.messages[0].content)
+    _check_size(parameters.size, rules, rules.larger if is_alone else None)
     _check_images(asked)
     return int(parameters.n)
 
 
-def _check_size(size: str | None, rules: _Rules) -> None:
+def _check_size(size: str | None, rules: _Rules, larger: tuple[int, int] | None) -> None:
     if size is None:
         return
     width, height = map(int, size.split("*"))
     if rules.sizes and not re.fullmatch(rules.sizes, size):
         raise RefusedError(f"size {size} must match {rules.sizes}")
-    if rules.area and not rules.area[0] <= width * height <= rules.area[1]:
-        raise RefusedError(f"size {size}: total pixels must be in {rules.area}")
+    area = larger or rules.area
+    if area and not area[0] <= width * height <= area[1]:
+        raise RefusedError(f"size {size}: total pixels must be in {area}")
+    if rules.widest and max(width, height) > rules.widest * min(width, height):
+        raise RefusedError(f"size {size}: the ratio must be within 1:{rules.widest}")
     if (
         rules.side
         and not rules.side[0] <= min(width, height) <= max(width, height) <= rules.side[1]

@@ -61,6 +61,8 @@ class _Makes(NamedTuple):
     """Images by one call."""
     sizes: tuple[Size, ...] | Limits | None
     """None: it chooses the size itself."""
+    alone: Limits | None = None
+    """Of an image that is made from a text and for itself, where that may be larger."""
 
 
 # The pages above, and of qwen-image-edit https://docs.qwencloud.com/api-reference/
@@ -68,16 +70,24 @@ class _Makes(NamedTuple):
 # /help/en/model-studio/wan2-5-image-edit-api-reference.
 _QWEN_SIZES = ((1664, 928), (1472, 1104), (1328, 1328), (1104, 1472), (928, 1664))
 _UP_TO_2K = Limits(512 * 512, 2048 * 2048)
+_SIDES_TO_2K = _UP_TO_2K._replace(shortest=512, longest=2048)
+_SIDES_TO_1440 = Limits(512 * 512, 1440 * 1440, shortest=512, longest=1440)
+_WAN = Limits(768 * 768, 2048 * 2048, widest=8)
 _MODELS = (
     (re.compile(r"qwen-image-edit(?!-plus|-max)"), _Makes(1, None)),
-    (re.compile(r"qwen-image-(?:edit|[2-9])"), _Makes(6, _UP_TO_2K)),
-    (re.compile(r"qwen-image"), _Makes(1, _QWEN_SIZES)),
+    (re.compile(r"qwen-image-edit"), _Makes(6, _SIDES_TO_2K)),
+    (re.compile(r"qwen-image(?:$|-plus|-max)"), _Makes(1, _QWEN_SIZES)),
+    (re.compile(r"qwen-image"), _Makes(6, _UP_TO_2K)),
     (re.compile(r"z-image"), _Makes(1, _UP_TO_2K)),
-    (re.compile(r"wan2\.5-i2i|wan2\.6-image"), _Makes(4, Limits(768 * 768, 1280 * 1280))),
-    (re.compile(r"wan2\.[56]-"), _Makes(4, Limits(1280 * 1280, 1440 * 1440))),
+    (
+        re.compile(r"wan2\.5-i2i|wan2\.6-image"),
+        _Makes(4, Limits(768 * 768, 1280 * 1280, widest=4)),
+    ),
+    (re.compile(r"wan2\.[56]-"), _Makes(4, Limits(1280 * 1280, 1440 * 1440, widest=4))),
     (re.compile(r"wanx2\.1-imageedit"), _Makes(4, None)),
-    (re.compile(r"wanx|wan2\.[0-4]"), _Makes(4, Limits(512 * 512, 1440 * 1440, 1440))),
-    (re.compile(r"wan"), _Makes(4, Limits(768 * 768, 2048 * 2048))),
+    (re.compile(r"wanx|wan2\.[0-4]"), _Makes(4, _SIDES_TO_1440)),
+    (re.compile(r"wan2\.7-image-pro"), _Makes(4, _WAN, _WAN._replace(most_area=4096 * 4096))),
+    (re.compile(r"wan"), _Makes(4, _WAN)),
 )
 _UNKNOWN = _Makes(1, Limits(1, 1 << 32))
 
@@ -171,7 +181,7 @@ def _without_meaning(wanted: ImagesRequest) -> Iterator[str]:
 
 
 def _sized(wanted: ImagesRequest, dropped: list[str]) -> dict[str, object]:
-    sizes = _makes(wanted.model).sizes
+    sizes = _sizes(wanted)
     if wanted.size is None:
         return {}
     if sizes is None:
@@ -179,6 +189,12 @@ def _sized(wanted: ImagesRequest, dropped: list[str]) -> dict[str, object]:
         return {}
     fits = within(wanted.size, sizes) if isinstance(sizes, Limits) else nearest(wanted.size, sizes)
     return {"size": f"{fits[0]}*{fits[1]}"}
+
+
+def _sizes(wanted: ImagesRequest) -> tuple[Size, ...] | Limits | None:
+    makes = _makes(wanted.model)
+    is_alone = not wanted.images and not dict(_said(wanted)).get("enable_sequential")
+    return makes.alone or makes.sizes if is_alone else makes.sizes
 
 
 def _own_size(wanted: ImagesRequest) -> dict[str, object]:
@@ -274,8 +290,12 @@ def answer(value: _Object) -> ImagesAnswer | ProviderError:
     faults = (told(each) for each in (value, output, *objects_of(output, "results")))
     found = next((fault for fault in faults if fault), None)
     status = text_of(output, "task_status")
+    said = "".join(_texts(output))[:2000]
     if found is not None:
         return found
+    if said:
+        message = f"the model made no image: {said}"
+        return ProviderError(message, type=BLOCKED_TYPE, status=400, code=BLOCKED)
     if status in ("", "SUCCEEDED"):
         return _bad_gateway("the provider's answer is not usable: it has no image")
     return _bad_gateway(f"the task ended without images: {status}")
@@ -286,10 +306,20 @@ def _bad_gateway(text: str) -> ProviderError:
 
 
 def _chosen(output: _Object) -> Iterator[Image]:
+    for part in _parts(output):
+        if text_of(part, "image"):
+            yield Image(url=text_of(part, "image"))
+
+
+def _texts(output: _Object) -> Iterator[str]:
+    """What some models write in place of an image, or beside it."""
+    for part in _parts(output):
+        yield text_of(part, "text")
+
+
+def _parts(output: _Object) -> Iterator[_Object]:
     for choice in objects_of(output, "choices"):
-        for part in objects_of(object_of(choice, "message"), "content"):
-            if text_of(part, "image"):
-                yield Image(url=text_of(part, "image"))
+        yield from objects_of(object_of(choice, "message"), "content")
 
 
 def _results(output: _Object) -> Iterator[Image]:

@@ -146,6 +146,41 @@ def test_openais_sizes_become_those_that_a_model_makes(model: str, size: tuple[i
     assert dropped == ()
 
 
+@pytest.mark.parametrize("size", [(4096, 256), (1400, 200), (300, 3000), (9999, 1), (5000, 5000)])
+@pytest.mark.parametrize("model", ["wan2.2-t2i-flash", "wan2.5-t2i-preview", "wan2.6-t2i"])
+def test_sizes_that_a_model_has_not_become_the_nearest(model: str, size: tuple[int, int]) -> None:
+    body, _ = rendered(model, size=size)
+    width, height = map(int, body["parameters"]["size"].split("*"))
+    assert (width > height, width == height) == (size[0] > size[1], size[0] == size[1])
+
+
+@pytest.mark.parametrize("size", [(3000, 300), (256, 256), (2048, 512), (600, 1300)])
+def test_an_edits_sides_have_limits(size: tuple[int, int]) -> None:
+    body, _ = rendered("qwen-image-edit-plus", images=(PICTURE,), size=size)
+    width, height = map(int, body["parameters"]["size"].split("*"))
+    assert 512 <= min(width, height) <= max(width, height) <= 2048
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "made"),
+    [
+        ("wan2.7-image-pro", {}, "4096*4096"),
+        ("wan2.7-image-pro", {"images": (PICTURE,)}, "2048*2048"),
+        ("wan2.7-image-pro", {"settings": {"enable_sequential": True}}, "2048*2048"),
+        (
+            "wan2.7-image-pro",
+            {"settings": {"parameters": {"enable_sequential": True}}},
+            "2048*2048",
+        ),
+        ("wan2.7-image", {}, "2048*2048"),
+        ("wan3.0-image", {}, "2048*2048"),
+    ],
+)
+def test_the_largest_images(model: str, fields: Any, made: str) -> None:
+    body, _ = rendered(model, size=(4096, 4096), **fields)
+    assert body["parameters"]["size"] == made
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("model", EDITORS)
 def test_edits_have_sizes_too(model: str, size: tuple[int, int]) -> None:
@@ -177,7 +212,10 @@ def test_what_has_no_meaning_is_named() -> None:
         ("qwen-image-edit", 1),
         ("qwen-image-edit-2025", 1),
         ("qwen-image-edit-plus-2025-12-15", 6),
+        ("qwen-image-max-2025-12-30", 1),
         ("qwen-image-2.0-pro", 6),
+        ("qwen-image-3.0-pro", 6),
+        ("qwen-image-of-tomorrow", 6),
         ("wan2.2-t2i-plus", 4),
         ("unheard-of", 1),
     ],
@@ -248,7 +286,12 @@ def test_a_task_from_its_making_to_its_end() -> None:
         ({}, ProviderError("the provider's answer is not usable: it has no image", status=502)),
         (
             {"output": {"choices": [{"message": {"content": [{"text": "No."}]}}]}},
-            ProviderError("the provider's answer is not usable: it has no image", status=502),
+            ProviderError(
+                "the model made no image: No.",
+                type="image_generation_user_error",
+                status=400,
+                code="moderation_blocked",
+            ),
         ),
     ],
 )
