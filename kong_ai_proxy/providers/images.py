@@ -15,11 +15,13 @@ import orjson
 from kong_ai_proxy.formats import png
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.images import (
+    BLOCKED,
     Image,
     ImagesAnswer,
     ImagesRequest,
     Picture,
     media_type_of,
+    media_type_of_base64,
 )
 from kong_ai_proxy.formats.openai.images import parse_edit, parse_generation, render_answer
 from kong_ai_proxy.providers.flow import (
@@ -43,6 +45,7 @@ MAX_HELD = 64 << 20
 are there."""
 
 _URL = re.compile(r"[!-~]{1,8192}")
+_PUBLIC = frozenset({("https", None), ("https", 443), ("http", None), ("http", 80)})
 
 
 class Made(NamedTuple):
@@ -76,9 +79,20 @@ def run(parse: Callable[[Wanted], ImagesRequest], make: Make) -> Callable[[Wante
         if not made.answer.images:
             raise unusable("it has no image")
         body = render_answer(made.answer, request, int(wanted.now))
-        return Result(body, usage=made.answer.usage, dropped=made.dropped)
+        return Result(body, usage=made.answer.usage, dropped=_dropped(made, request))
 
     return steps
+
+
+def _dropped(made: Made, request: ImagesRequest) -> tuple[str, ...]:
+    """What was dropped. Whether the format of the files was, their first bytes tell, where they
+    are here: some providers choose it themselves."""
+    kinds = {media_type_of_base64(image.base64) for image in made.answer.images}
+    if request.output_format is None or "" in kinds:
+        return made.dropped
+    others = tuple(name for name in made.dropped if name != "output_format")
+    fits = kinds == {f"image/{request.output_format}"}
+    return others if fits else (*others, "output_format")
 
 
 def dumped(body: Mapping[str, object]) -> bytes:
@@ -98,6 +112,37 @@ def check_held(made: Iterable[Image]) -> None:
             f"n: the images are more than {MAX_HELD} bytes of base64 together; ask for fewer at "
             "once, or for smaller ones"
         )
+
+
+def gathered(
+    calls: Iterable[Generator[Step, Any, ImagesAnswer]],
+) -> Generator[Step, Any, ImagesAnswer]:
+    """The images of several calls, one after the other, and what they used together. Those that
+    the provider's filter stops are left out; where it stops all of them, that is the error."""
+    answers: list[ImagesAnswer] = []
+    refused: ProviderFailed | None = None
+    for call in calls:
+        try:
+            answers.append((yield from call))
+        except ProviderFailed as failed:
+            if failed.error.code != BLOCKED:
+                raise
+            refused = failed
+        check_held(image for answer in answers for image in answer.images)
+    if refused and not answers:
+        raise refused
+    usages = [answer.usage for answer in answers if answer.usage]
+    return ImagesAnswer(
+        images=tuple(image for answer in answers for image in answer.images),
+        usage=sum(usages[1:], usages[0]) if usages else None,
+    )
+
+
+def unless_told(answer: ImagesAnswer | ProviderError) -> ImagesAnswer:
+    """The answer. Raises ProviderFailed for an error that it tells."""
+    if isinstance(answer, ProviderError):
+        raise ProviderFailed(answer)
+    return answer
 
 
 def downloaded(
@@ -127,9 +172,9 @@ def fetched(
 ) -> Generator[Step, Any, Image]:
     """The image at an address that the provider told, fetched without credentials.
 
-    Only https at port 443 of hosts that `hosts` matches as a whole, or the very scheme, host and
-    port of `own` (the option `upstream_url`): an answer must not send the gateway anywhere else.
-    Raises ProviderFailed.
+    Only by https at port 443 from hosts that `hosts` matches as a whole, also where the address
+    says http, or from the very scheme, host and port of `own` (the option `upstream_url`): an
+    answer must not send the gateway anywhere else. Raises ProviderFailed.
     """
     base_url, path, query = _taken_apart(url, hosts, own)
     headers = {"accept": "image/*"}
@@ -157,12 +202,15 @@ def _taken_apart(url: str, hosts: re.Pattern[str], own: str | None) -> tuple[str
     """Where an image lies: scheme with host and port, path, query."""
     try:
         parts = urlsplit(url) if _URL.fullmatch(url) else urlsplit("")
-        port = parts.port or 443
+        port = parts.port
     except ValueError:
         raise _elsewhere() from None
     base_url = f"{parts.scheme}://{parts.netloc}"
-    public = parts.scheme == "https" and port == 443 and "@" not in parts.netloc
-    if not (public and hosts.fullmatch(parts.hostname or "")) and base_url != _origin(own):
+    host = parts.hostname or ""
+    public = (parts.scheme, port) in _PUBLIC and "@" not in parts.netloc
+    if public and hosts.fullmatch(host):
+        base_url = f"https://{host}"
+    elif base_url != _origin(own):
         raise _elsewhere()
     return base_url, parts.path or "/", parts.query
 

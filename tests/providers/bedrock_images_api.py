@@ -3,8 +3,8 @@ Nova Canvas, and Stability's.
 
 Bodies are checked with the TypedDicts below, written from the pages they cite; images and masks are
 looked into. What comes back are PNG files of the size asked for, of one colour that the seed and
-the prompt choose. A Turn that finishes with `content_filter` is answered as those pages say that
-filters do, with 200.
+the prompt choose; JPEG and WebP only begin. A Turn that finishes with `content_filter` is answered
+as those pages say that filters do, with 200.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from typing import Annotated, Any, Final, Literal, Required
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from tests.providers.pictures import JPEG
 from tests.providers.strict import Validator
 from tests.providers.upstream import Json, RefusedError, Turn
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_FILES: Final = {"jpeg": JPEG, "webp": b"RIFF\x10\0\0\0WEBPVP8 "}
+"""The beginnings of some."""
 _FILTERED: Final = "This request has been blocked by our content filters."
 
 # ---- Amazon
@@ -411,6 +414,8 @@ def _stability(body: Json, model: str, turn: Turn) -> Json:
         return {"finish_reasons": ["Filter reason: prompt"]}
     width, height = (int(side) for side in body.get("aspect_ratio", "1:1").split(":"))
     image = _drawn((width * 64, height * 64), (body.get("seed", 0), body.get("prompt")))
+    if body.get("output_format") in _FILES:
+        image = base64.b64encode(_FILES[body["output_format"]]).decode()
     return {"seeds": [body.get("seed") or 2130420379], "finish_reasons": [None], "images": [image]}
 
 

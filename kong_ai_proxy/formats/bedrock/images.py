@@ -139,6 +139,7 @@ _TASKS: Mapping[str, _Task] = {
 _BY_PARAMS = {task.params: name for name, task in _TASKS.items()}
 _OF_NOVA = frozenset({"VIRTUAL_TRY_ON"})
 _MOST_AT_ONCE = 5
+_SEEDS = 858_993_460
 _MOST_VARIED = 5
 
 _CONFIG = "imageGenerationConfig"
@@ -218,6 +219,10 @@ class _Amazon:
             config = self._config(task, request, settings)
             bodies = [{**body, _CONFIG: each} for each in _counts(config, request.n)]
         return Order(tuple(bodies), (*settings.left(), *self._dropped(task, request)))
+
+    def is_asked_for(self, request: ImagesRequest) -> bool:
+        """Whether the request has members that only Amazon's models have."""
+        return bool({"taskType", _CONFIG, *_BY_PARAMS} & request.settings.keys())
 
     def _task(self, request: ImagesRequest) -> str:
         said = request.settings
@@ -359,7 +364,7 @@ def _counts(config: dict[str, object], n: int) -> list[dict[str, object]]:
     for start in range(0, n, _MOST_AT_ONCE):
         each = {**config, "numberOfImages": min(n - start, _MOST_AT_ONCE)}
         if start:
-            each["seed"] = (seed if type(seed) is int else 0) + start
+            each["seed"] = ((seed if type(seed) is int else 0) + start) % _SEEDS
         found.append(each)
     return found
 
@@ -371,11 +376,17 @@ def images_of(value: Json) -> tuple[Image, ...]:
     return tuple(Image(base64=text) for text in texts if isinstance(text, str) and text)
 
 
-AMAZON: tuple[tuple[re.Pattern[str], ImageModel], ...] = (
-    (
-        re.compile(r"(?:^|[./])amazon\.titan-image-generator"),
-        _Amazon("Titan Image Generator", nova=False),
-    ),
-    (re.compile(r"(?:^|[./])amazon\.nova-canvas"), _Amazon("Nova Canvas", nova=True)),
-)
-"""Amazon's models by their ids, which may stand in that of an inference profile or in an ARN."""
+TITAN = _Amazon("Titan Image Generator", nova=False)
+NOVA = _Amazon("Nova Canvas", nova=True)
+
+_TITAN = re.compile(r"(?:^|[./])amazon\.titan-image-generator")
+_NOVA = re.compile(r"(?:^|[./])amazon\.[a-z0-9-]*(?:canvas|image)")
+
+
+def amazon_model(model: str) -> ImageModel | None:
+    """How a model of Amazon's is asked whose id stands in `model`, which may be an inference
+    profile's or an ARN; None where it is none that makes images. What came later than Nova Canvas
+    is asked as that is."""
+    if _TITAN.search(model):
+        return TITAN
+    return NOVA if _NOVA.search(model) else None

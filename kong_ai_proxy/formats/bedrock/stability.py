@@ -88,6 +88,7 @@ _KINDS: Mapping[str, _Kind] = {
     ),
 }
 _MODEL = re.compile(rf"(?:^|[./])stability\.({'|'.join(_KINDS)})(?![a-z])")
+_ANY = re.compile(r"(?:^|[./])stability\.(sd[0-9])?")
 _DIFFUSION = ("sd3-large", "sd3-5-large")
 _MOST_SEED = 4294967294
 
@@ -95,8 +96,11 @@ _MOST_SEED = 4294967294
 class _Stability:
     """One of the models."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: _Kind, edits: _Kind | None = None) -> None:
+        """`edits` is what it takes beside an image, where that is something else."""
         self._name = name
+        self._plain = kind
+        self._edits = edits
 
     def white_is_edited(self, request: ImagesRequest) -> bool:
         return True
@@ -126,9 +130,7 @@ class _Stability:
         return Order(_each(body, request.n), self._dropped(kind, request, taken))
 
     def _kind(self, request: ImagesRequest) -> _Kind:
-        if request.images and self._name in _DIFFUSION:
-            return _IMAGE_TO_IMAGE
-        return _KINDS[self._name]
+        return self._edits if self._edits and request.images else self._plain
 
     def _images(self, kind: _Kind, request: ImagesRequest) -> dict[str, object]:
         if len(request.images) != len(kind.images):
@@ -178,11 +180,26 @@ def _each(body: dict[str, object], n: int) -> tuple[dict[str, object], ...]:
     return tuple({**body, "seed": (seed + more - 1) % _MOST_SEED + 1} for more in range(n))
 
 
-_MODELS = {name: _Stability(name) for name in _KINDS}
+_MODELS = {
+    name: _Stability(name, kind, _IMAGE_TO_IMAGE if name in _DIFFUSION else None)
+    for name, kind in _KINDS.items()
+}
+_LATER_DIFFUSION = _Stability("this model", _TEXT_TO_IMAGE, _IMAGE_TO_IMAGE)
+OTHER = _Stability(
+    "this model",
+    _Kind(ratio=True),
+    _Kind(("image",), frozenset().union(*(kind.options for kind in _KINDS.values())), mask=True),
+)
+"""A model that is not known here: it gets what the others take."""
 
 
 def find(model: str) -> ImageModel | None:
     """How the model is asked whose id stands in `model`, which may be an inference profile's or
-    an ARN; None where it is none of Stability's that are known."""
+    an ARN; None where it is none of Stability's."""
     found = _MODEL.search(model)
-    return _MODELS[found[1]] if found else None
+    if found:
+        return _MODELS[found[1]]
+    other = _ANY.search(model)
+    if not other:
+        return None
+    return _LATER_DIFFUSION if other[1] else OTHER

@@ -11,20 +11,20 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.dashscope import images as dashscope_images
 from kong_ai_proxy.formats.dashscope.images import Way
-from kong_ai_proxy.formats.errors import FormatError, ProviderError
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.images import PNG, ImagesAnswer, ImagesRequest, Picture, seeded
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import (
+    FIRST_ERROR,
     Patience,
     ProviderFailed,
     Send,
     Step,
     Wanted,
+    asked,
     parsed,
     segment,
     sent,
@@ -39,7 +39,11 @@ _LATER = {"x-dashscope-async": "enable"}
 # dashscope-result-sh.oss-cn-shanghai.aliyuncs.com and dashscope-463f.oss-accelerate.aliyuncs.com.
 _HOSTS = re.compile(r"dashscope[a-z0-9-]*\.oss-[a-z0-9-]+\.aliyuncs\.com", re.IGNORECASE)
 
-_Answers = Generator[Step, Any, list[ImagesAnswer]]
+# Questions for one task that fail one after the other until that is the answer.
+_MOST_FAILED = 5
+_TOO_MANY, _SERVER_ERROR = 429, 500
+
+_Answer = Generator[Step, Any, ImagesAnswer]
 
 
 def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images.Made]:
@@ -52,14 +56,9 @@ def _make(request: ImagesRequest, wanted: Wanted) -> Generator[Step, Any, images
     way = dashscope_images.way(wanted.model, is_edit=bool(request.images))
     rendered = list(_rendered(request, way))
     if way is Way.MESSAGE:
-        answers = yield from _at_once(rendered, way)
+        answer = yield from images.gathered(_at_once(each, way) for each in rendered)
     else:
-        answers = yield from _as_tasks(rendered, way, wanted)
-    usages = [each.usage for each in answers if each.usage]
-    answer = ImagesAnswer(
-        images=tuple(image for each in answers for image in each.images),
-        usage=sum(usages[1:], usages[0]) if usages else None,
-    )
+        answer = yield from _as_tasks(rendered, way, wanted)
     own = wanted.options.upstream_url
     answer = yield from images.downloaded(
         answer, request, _HOSTS, dashscope_images.parse_error, own
@@ -74,28 +73,22 @@ def _rendered(request: ImagesRequest, way: Way) -> Iterator[Rendered]:
         yield each._replace(body=seeded(each.body, "parameters", done))
 
 
-def _at_once(rendered: list[Rendered], way: Way) -> _Answers:
-    answers = []
-    for each in rendered:
-        send = Send("POST", f"{_SERVICES}/{way.value}", body=orjson.dumps(each.body))
-        reply = yield from sent(send, dashscope_images.parse_error)
-        answers.append(_answered(dashscope_images.answer(parsed(reply))))
-    return answers
+def _at_once(rendered: Rendered, way: Way) -> _Answer:
+    send = Send("POST", f"{_SERVICES}/{way.value}", body=images.dumped(rendered.body))
+    reply = yield from sent(send, dashscope_images.parse_error)
+    return images.unless_told(dashscope_images.answer(parsed(reply)))
 
 
-def _as_tasks(rendered: list[Rendered], way: Way, wanted: Wanted) -> _Answers:
+def _as_tasks(rendered: list[Rendered], way: Way, wanted: Wanted) -> _Answer:
     """All tasks are made first, so that they run beside each other."""
     tasks = []
     for each in rendered:
-        body = orjson.dumps(each.body)
+        body = images.dumped(each.body)
         send = Send("POST", f"{_SERVICES}/{way.value}", headers=_LATER, body=body)
         made = parsed((yield from sent(send, dashscope_images.parse_error)))
         tasks.append(_task(made))
     patience = Patience(wanted, "the image", 1.0)
-    answers = []
-    for task in tasks:
-        answers.append((yield from _awaited(task, patience)))
-    return answers
+    return (yield from images.gathered(_awaited(task, patience) for task in tasks))
 
 
 def _task(made: Any) -> str:
@@ -108,18 +101,26 @@ def _task(made: Any) -> str:
         raise unusable(str(error)) from None
 
 
-def _awaited(path: str, patience: Patience) -> Generator[Step, Any, ImagesAnswer]:
+def _awaited(path: str, patience: Patience) -> _Answer:
+    """What becomes of a task. A question that fails now and then does not end the waiting: the
+    task goes on, and is paid for."""
+    failed = 0
     while True:
         yield from patience.pause()
-        value = parsed((yield from sent(Send("GET", path), dashscope_images.parse_error)))
+        reply = yield from asked(Send("GET", path))
+        failed = failed + 1 if _passes(reply.status) else 0
+        if 0 < failed < _MOST_FAILED:
+            continue
+        if reply.status >= FIRST_ERROR:
+            raise ProviderFailed(dashscope_images.parse_error(reply.status, reply.body))
+        value = parsed(reply)
         if dashscope_images.is_over(value):
-            return _answered(dashscope_images.answer(value))
+            return images.unless_told(dashscope_images.answer(value))
 
 
-def _answered(answer: ImagesAnswer | ProviderError) -> ImagesAnswer:
-    if isinstance(answer, ProviderError):
-        raise ProviderFailed(answer)
-    return answer
+def _passes(status: int) -> bool:
+    """Whether a question may be answered next time."""
+    return status == _TOO_MANY or status >= _SERVER_ERROR
 
 
 GENERATE = images.generation(_make)

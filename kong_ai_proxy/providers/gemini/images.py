@@ -9,29 +9,19 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import orjson
-
 from kong_ai_proxy.formats import gemini
 from kong_ai_proxy.formats.conversation import Rendered
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.gemini import imagen
 from kong_ai_proxy.formats.gemini import images as gemini_images
-from kong_ai_proxy.formats.images import (
-    BLOCKED,
-    PNG,
-    Image,
-    ImagesAnswer,
-    ImagesRequest,
-    Picture,
-    seeded,
-)
-from kong_ai_proxy.formats.usage import Usage
+from kong_ai_proxy.formats.images import PNG, ImagesAnswer, ImagesRequest, Picture, seeded
 from kong_ai_proxy.providers import images
-from kong_ai_proxy.providers.flow import MAX_MEDIA, ProviderFailed, Send, Step, Wanted, parsed, sent
+from kong_ai_proxy.providers.flow import MAX_MEDIA, Send, Step, Wanted, parsed, sent
 from kong_ai_proxy.providers.gemini import paths
 
 _Made = Generator[Step, Any, images.Made]
 _Render = Callable[[ImagesRequest, int], Rendered]
+_Read = Callable[[object], ImagesAnswer | ProviderError]
 
 
 class _Calls(NamedTuple):
@@ -39,7 +29,7 @@ class _Calls(NamedTuple):
 
     render: _Render
     """The request for that many images."""
-    read: Callable[[object], ImagesAnswer | ProviderError]
+    read: _Read
     config: str
     """The member of the request that has the seed."""
     most: int
@@ -103,28 +93,21 @@ def _edited(parent: str, request: ImagesRequest) -> _Made:
 
 
 def _gathered(path: str, request: ImagesRequest, calls: _Calls) -> _Made:
-    """As many images as were asked for; fewer where the provider refuses to
-    make some of them, but not all."""
-    made: list[Image] = []
-    usage: Usage | None = None
-    refused: ProviderError | None = None
-    dropped: tuple[str, ...] = ()
-    for done in range(0, request.n, calls.most):
-        body, dropped = calls.render(request, min(calls.most, request.n - done))
-        asked = orjson.dumps(seeded(body, calls.config, done))
-        send = Send("POST", path, body=asked, most=MAX_MEDIA)
-        answer = calls.read(parsed((yield from sent(send, gemini.GENERATE.parse_error))))
-        if isinstance(answer, ImagesAnswer):
-            made.extend(answer.images)
-            images.check_held(made)
-            usage = usage + answer.usage if usage and answer.usage else answer.usage or usage
-        elif answer.code == BLOCKED:
-            refused = answer
-        else:
-            raise ProviderFailed(answer)
-    if refused and not made:
-        raise ProviderFailed(refused)
-    return images.Made(ImagesAnswer(images=tuple(made), usage=usage), dropped)
+    """As many images as were asked for; fewer where the provider refuses to make some of them,
+    but not all."""
+    parts = range(0, request.n, calls.most)
+    orders = [calls.render(request, min(calls.most, request.n - done)) for done in parts]
+    answer = yield from images.gathered(
+        _asked(path, seeded(order.body, calls.config, done), calls.read)
+        for done, order in zip(parts, orders, strict=True)
+    )
+    return images.Made(answer, orders[0].dropped)
+
+
+def _asked(path: str, body: dict[str, object], read: _Read) -> Generator[Step, Any, ImagesAnswer]:
+    send = Send("POST", path, body=images.dumped(body), most=MAX_MEDIA)
+    reply = yield from sent(send, gemini.GENERATE.parse_error)
+    return images.unless_told(read(parsed(reply)))
 
 
 GENERATE = images.generation(_generate_public)

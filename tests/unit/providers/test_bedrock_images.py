@@ -134,6 +134,84 @@ def test_a_data_url_where_an_url_was_asked_for() -> None:
     assert value["data"][0]["url"].startswith("data:image/png;base64,iVBOR")
 
 
+# ---- models that are not known here
+
+ARN = "arn:aws:bedrock:us-east-1:123456789012:"
+AMAZONS = {
+    "taskType": "TEXT_IMAGE",
+    "textToImageParams": {"text": "A"},
+    "imageGenerationConfig": {"numberOfImages": 1, "width": 512, "height": 320},
+}
+STABILITYS = {"prompt": "A", "aspect_ratio": "3:2"}
+MADE = {"images": ["iVBORw0KGgo="], "finish_reasons": [None]}
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "sent"),
+    [
+        ("amazon.nova-2-canvas-v1:0", {}, AMAZONS),
+        ("eu.amazon.nova-canvas-v2:0", {}, AMAZONS),
+        ("amazon.new-image-generator-v3:0", {}, AMAZONS),
+        ("stability.stable-image-5-v1:0", {}, STABILITYS),
+        ("us.stability.sd5-large-v1:0", {}, STABILITYS),
+        (f"{ARN}inference-profile/us.stability.sd5-large-v1:0", {}, STABILITYS),
+        (f"{ARN}provisioned-model/abc123def456", {}, AMAZONS),
+        (f"{ARN}custom-model-deployment/abc123def456", {}, AMAZONS),
+        (f"{ARN}application-inference-profile/abc123def456", {}, STABILITYS),
+        (
+            f"{ARN}application-inference-profile/abc123def456",
+            {"imageGenerationConfig": {}},
+            AMAZONS,
+        ),
+        (
+            "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:provisioned-model/abc123def456",
+            {},
+            AMAZONS,
+        ),
+    ],
+)
+def test_a_model_that_came_later_is_asked_as_the_newest_is(
+    model: str, body: Json, sent: Json
+) -> None:
+    driven = made(model, {"prompt": "A", "size": "512x320", **body}, replies=[reply(MADE)])
+    assert driven.sent() == sent
+
+
+def test_an_edit_by_a_model_that_came_later() -> None:
+    body = {"prompt": "A", "search_prompt": "a cat", "creativity": 0.5, "user": "u"}
+    driven = made("stability.new-edit-v1:0", body, 1, MASK, replies=[reply(MADE)])
+    assert _marked(driven.sent(), base64.b64encode(IMAGE).decode()) == {
+        "prompt": "A",
+        "image": "<image>",
+        "mask": "<mask>",
+        "search_prompt": "a cat",
+        "creativity": 0.5,
+    }
+    assert isinstance(driven.result, Result)
+    assert driven.result.dropped == ("user",)
+
+
+def test_an_edit_by_a_diffusion_model_that_came_later() -> None:
+    driven = made("us.stability.sd5-large-v1:0", {"prompt": "A"}, 1, replies=[reply(MADE)])
+    assert (driven.sent()["mode"], driven.sent()["strength"]) == ("image-to-image", 0.7)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        f"{ARN}prompt/abc123def456",
+        f"{ARN}imported-model/abc123def456",
+        f"{ARN}provisioned-model/a/b",
+        "arn:aws:sagemaker:us-east-1:123456789012:endpoint/abc",
+        "amazon.nova-2-omni-v1:0",
+        "anthropic.claude-image-v1:0",
+    ],
+)
+def test_what_makes_no_images_is_said_to(model: str) -> None:
+    with pytest.raises(FormatError, match="model: expected the id of a model of Bedrock's that"):
+        made(model, {"prompt": "A"})
+
+
 # ---- masks
 
 
@@ -174,6 +252,12 @@ def test_many_images_of_amazon_are_several_calls_that_differ() -> None:
     assert len({each["b64_json"] for each in driven.value["data"]}) == 7
 
 
+def test_a_seed_that_goes_on_stays_one() -> None:
+    driven = made(NOVA, {"prompt": "A", "n": 10, "size": "320x320", "seed": 858993459})
+    seeds = [driven.sent(at)["imageGenerationConfig"]["seed"] for at in range(2)]
+    assert seeds == [858993459, 4]
+
+
 def test_each_image_of_stability_is_a_call() -> None:
     driven = made(CORE, {"prompt": "A", "n": 3})
     assert [driven.sent(at) for at in range(3)] == [{"prompt": "A"}] * 3
@@ -206,6 +290,18 @@ def test_filters_are_an_error_400(model: str, text: str) -> None:
     with pytest.raises(ProviderFailed, match=text) as caught:
         made(model, {"prompt": "A"}, replies=stand_in(turn))
     assert (caught.value.error.status, caught.value.error.code) == (400, "moderation_blocked")
+
+
+def test_an_image_that_is_filtered_does_not_spoil_the_others() -> None:
+    image, no = {"images": ["iVBORw0KGgo="]}, {"finish_reasons": ["Filter reason: output image"]}
+    replies = [reply(each) for each in (no, image, no, image)]
+    driven = made(CORE, {"prompt": "A", "n": 4}, replies=replies)
+    assert driven.value["data"] == [{"b64_json": "iVBORw0KGgo="}] * 2
+    blocked = [reply({"images": [], "error": "All were blocked."}), reply(image)]
+    driven = made(TITAN, {"prompt": "A", "n": 6}, replies=blocked)
+    assert len(driven.value["data"]) == 1
+    with pytest.raises(ProviderFailed, match="Filter reason: output image"):
+        made(CORE, {"prompt": "A", "n": 2}, replies=[reply(no)] * 2)
 
 
 def test_images_that_are_left_by_filters_are_the_answer() -> None:

@@ -89,10 +89,18 @@ def test_images_themselves_are_fetched_without_credentials() -> None:
     assert driven.value["output_format"] == "png"
 
 
+def test_an_address_without_encryption_is_asked_with_it() -> None:
+    content = [{"image": url(1).replace("https:", "http:")}]
+    answer = reply({"output": {"choices": [{"message": {"content": content}}]}})
+    driven = generated("qwen-image", answer, reply(PNG), response_format="b64_json")
+    assert driven.sends[1].base_url == HOST
+    assert driven.value["data"] == [{"b64_json": B64}]
+
+
 @pytest.mark.parametrize(
     "address",
     [
-        "http://dashscope-result-sh.oss-cn-shanghai.aliyuncs.com/1.png",
+        "http://dashscope-result-sh.oss-cn-shanghai.aliyuncs.com:8080/1.png",
         "https://evil.oss-cn-shanghai.aliyuncs.com/1.png",
         "https://dashscope.oss-cn-shanghai.aliyuncs.com.evil.example/1.png",
         "https://dashscope@evil.example/1.png",
@@ -246,9 +254,45 @@ BAD = [
 def test_a_provider_that_fails_at_any_call(
     model: str, before: list[Reply], answer: Reply, status: int
 ) -> None:
+    asked = wanted(model=model, body={"prompt": "A cat", "response_format": "b64_json"})
     with pytest.raises(ProviderFailed) as failed:
-        generated(model, *before, answer, response_format="b64_json")
+        run(GENERATE, asked, chain(before, repeat(answer)))
     assert failed.value.error.status == status
+
+
+SLOW, DOWN = BAD[1][0], BAD[2][0]
+
+
+def test_a_question_that_fails_does_not_end_the_waiting() -> None:
+    """The task goes on and is paid for."""
+    polls = [SLOW, DOWN, DOWN, DOWN, task("RUNNING"), DOWN, SLOW, SLOW, SLOW, done(1)]
+    driven = generated("wan2.2-t2i-flash", task("PENDING"), *polls)
+    assert driven.value["data"] == [{"url": url(1)}]
+    assert driven.waited == len(polls)
+
+
+@pytest.mark.parametrize(
+    ("answer", "times", "status"), [(SLOW, 5, 429), (DOWN, 5, 503), (BAD[0][0], 1, 401)]
+)
+def test_questions_that_fail_all_the_time_end_it(answer: Reply, times: int, status: int) -> None:
+    asked = wanted(model="wan2.2-t2i-flash", body={"prompt": "A cat"})
+    driven = Driven()
+    with pytest.raises(ProviderFailed) as failed:
+        run(GENERATE, asked, chain([task("PENDING")], repeat(answer)), driven=driven)
+    assert (failed.value.error.status, driven.waited) == (status, times)
+
+
+STOPPED = {"code": "DataInspectionFailed", "message": "No."}
+
+
+def test_what_a_filter_stops_is_left_out() -> None:
+    driven = generated("qwen-image", message(1), reply(STOPPED, 400), message(3), n=3)
+    assert [each["url"] for each in driven.value["data"]] == [url(1), url(3)]
+    made = (task("PENDING", "t-1"), task("PENDING", "t-2"))
+    driven = generated(
+        "wan2.2-t2i-flash", *made, task("FAILED", **STOPPED), done(5, name="t-2"), n=5
+    )
+    assert [each["url"] for each in driven.value["data"]] == [url(5)]
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../../x", "a\\..\\b", "%2E%2e", "a\nb", 7, None])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.images import Image, ImagesAnswer, ImagesRequest
 from kong_ai_proxy.formats.openai import IMAGE_GENERATIONS
 from kong_ai_proxy.formats.openai.errors import parse_error
+from kong_ai_proxy.formats.usage import Usage
 from kong_ai_proxy.providers import images
 from kong_ai_proxy.providers.flow import MAX_MEDIA, ProviderFailed, Reply, Result, Send, Wanted
 
@@ -78,6 +79,35 @@ def test_a_flow_from_request_to_answer() -> None:
     assert (seen[0].model, seen[0].n) == ("m-1", 2)
 
 
+JPEG_B64 = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(20)).decode()
+IS_URL = Image(url="https://a.images.example/x")
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "dropped", "told"),
+    [
+        (None, [Image(base64=JPEG_B64)], ("user",), ("user",)),
+        ("png", [Image(base64=B64)], ("user", "output_format"), ("user",)),
+        ("jpeg", [Image(base64=JPEG_B64)] * 2, ("output_format", "user"), ("user",)),
+        ("png", [Image(base64=JPEG_B64)], ("user",), ("user", "output_format")),
+        ("webp", [Image(base64=B64)], ("output_format",), ("output_format",)),
+        ("png", [Image(base64=B64), Image(base64=JPEG_B64)], (), ("output_format",)),
+        ("png", [IS_URL], (), ()),
+        ("jpeg", [IS_URL], ("output_format",), ("output_format",)),
+        ("png", [Image(base64="@@@@")], (), ()),
+    ],
+)
+def test_a_format_is_dropped_where_the_files_are_of_another(
+    asked: str | None, made: list[Image], dropped: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    def make(request: ImagesRequest, _: Wanted) -> Generator[Any, Any, images.Made]:
+        yield from ()
+        return images.Made(ImagesAnswer(images=tuple(made)), dropped)
+
+    result, _ = driven(images.generation(make).run(wanted(output_format=asked)))
+    assert result.dropped == told
+
+
 def test_an_answer_without_images_is_none() -> None:
     flow = images.generation(_make(ImagesAnswer(images=()), []))
     with pytest.raises(ProviderFailed, match="it has no image"):
@@ -88,6 +118,47 @@ def test_an_edit_needs_an_image() -> None:
     flow = images.edit(_make(ImagesAnswer(images=()), []))
     with pytest.raises(FormatError, match="images: expected"):
         driven(flow.run(wanted()))
+
+
+# ---- several calls
+
+
+def _called(answer: ImagesAnswer | ProviderError) -> Generator[Any, Any, ImagesAnswer]:
+    yield from ()
+    return images.unless_told(answer)
+
+
+ONE = ImagesAnswer(images=(Image(base64=B64),))
+STOPPED = ProviderError("No.", status=400, code="moderation_blocked")
+
+
+def test_what_a_filter_stops_is_left_out() -> None:
+    used = ImagesAnswer(images=ONE.images, usage=Usage(prompt_tokens=1, total_tokens=1))
+    calls = [_called(each) for each in (STOPPED, used, ONE, STOPPED, used)]
+    answer, _ = driven(images.gathered(calls))
+    assert answer.images == ONE.images * 3
+    assert answer.usage.total_tokens == 2
+
+
+def test_an_error_where_a_filter_stops_all() -> None:
+    with pytest.raises(ProviderFailed, match=r"No\.") as failed:
+        driven(images.gathered([_called(STOPPED), _called(STOPPED)]))
+    assert failed.value.error == STOPPED
+
+
+def test_another_failure_is_an_error_at_once() -> None:
+    failure = ProviderError("Slow down", status=429)
+    answers: list[ImagesAnswer | ProviderError] = [STOPPED, ONE, failure, ONE]
+    asked: list[int] = []
+
+    def calls() -> Iterator[Generator[Any, Any, ImagesAnswer]]:
+        for number, each in enumerate(answers):
+            asked.append(number)
+            yield _called(each)
+
+    with pytest.raises(ProviderFailed, match="Slow down"):
+        driven(images.gathered(calls()))
+    assert asked == [0, 1, 2]
 
 
 # ---- images at an address
@@ -115,7 +186,11 @@ def test_an_image_is_fetched_without_credentials() -> None:
     [
         "",
         "/x.png",
-        "http://a.images.example/x.png",
+        "http://a.images.example:8080/x.png",
+        "http://a.images.example:443/x.png",
+        "http://user@a.images.example/x.png",
+        "ftp://a.images.example/x.png",
+        "https://a.images.example:80/x.png",
         "https://a.images.example:8443/x.png",
         "https://a.images.example@evil.example/x.png",
         "https://user@a.images.example/x.png",
@@ -135,6 +210,14 @@ def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ProviderFailed, match="not the provider's own") as caught:
         driven(images.fetched(url, HOSTS, parse_error), Reply(200, PNG))
     assert caught.value.error.status == 502
+
+
+@pytest.mark.parametrize("origin", ["http://A.images.example", "https://a.images.example:443"])
+def test_an_image_is_fetched_by_https_whatever_the_address_says(origin: str) -> None:
+    _, sends = driven(images.fetched(f"{origin}/x?sig=1", HOSTS, parse_error), Reply(200, PNG))
+    assert [(send.base_url, send.path, send.query) for send in sends] == [
+        ("https://a.images.example", "/x", "sig=1")
+    ]
 
 
 def test_the_operators_own_address_is_good() -> None:
