@@ -34,6 +34,8 @@ from tests.providers.upstream import (
 )
 
 _RATIOS: Final = re.compile("1:1|2:3|3:2|3:4|4:3|4:5|5:4|9:16|16:9|21:9")
+_STRIPS: Final = re.compile("1:4|4:1|1:8|8:1")
+_HAVE_NO_STRIPS: Final = re.compile(r"gemini-(2\.|3-pro-image)")
 _IMAGEN_RATIOS: Final = re.compile("1:1|3:4|4:3|9:16|16:9")
 _FILTERED: Final = (
     "Unable to show generated images. All images were filtered out because they violated Vertex "
@@ -151,7 +153,9 @@ def _check_content(body: Json, model: str) -> None:
     if "IMAGE" not in config.get("responseModalities", ["TEXT", "IMAGE"]):
         raise RefusedError("the model makes images: responseModalities has no IMAGE")
     image = config.get("imageConfig") or {}
-    if not _RATIOS.fullmatch(image.get("aspectRatio", "1:1")):
+    ratio = image.get("aspectRatio", "1:1")
+    is_strip = _STRIPS.fullmatch(ratio) and not _HAVE_NO_STRIPS.match(model)
+    if not _RATIOS.fullmatch(ratio) and not is_strip:
         raise RefusedError(f"aspect_ratio: {image['aspectRatio']} is not supported")
     if "imageSize" in image and model.startswith("gemini-2"):
         raise RefusedError("image_size is not supported by this model")

@@ -50,6 +50,9 @@ _RATIOS: tuple[Size, ...] = (
     (16, 9),
     (21, 9),
 )
+# https://ai.google.dev/gemini-api/docs/image-generation: these came with 3.1 Flash Image.
+_MORE_RATIOS: tuple[Size, ...] = (*_RATIOS, (1, 4), (4, 1), (1, 8), (8, 1))
+_TEN_RATIOS = re.compile(r"gemini-(?:2\.|3-pro)")
 # The same pages: 1K, 2K and 4K are about that many pixels a side, 1K is what is made unasked. In
 # between counts what the area is nearer to.
 _LARGE = ((2896 * 2896, "4K"), (1448 * 1448, "2K"))
@@ -125,7 +128,8 @@ def _image_config(wanted: ImagesRequest, api: Api, dropped: list[str]) -> dict[s
     if wanted.size is not None and _ONE_RATIO.match(name):
         dropped.append("size")
     elif wanted.size is not None:
-        config["aspectRatio"] = ratio(wanted.size, _RATIOS)
+        known = _RATIOS if _TEN_RATIOS.match(name) else _MORE_RATIOS
+        config["aspectRatio"] = ratio(wanted.size, known)
         size = large(wanted.size)
         if size and not _ONE_SIZE.match(name):
             config["imageSize"] = size

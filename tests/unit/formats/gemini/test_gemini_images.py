@@ -69,6 +69,30 @@ def test_a_size_is_the_nearest_ratio(size: tuple[int, int], config: dict[str, st
     assert (body["generationConfig"]["imageConfig"], dropped) == (config, ())
 
 
+@pytest.mark.parametrize(
+    ("model", "ratio"),
+    [
+        ("gemini-3.1-flash-image", "8:1"),
+        ("models/gemini-3.1-flash-image-preview", "8:1"),
+        ("gemini-4-flash-image", "8:1"),
+        ("gemini-3-pro-image", "21:9"),
+        ("gemini-3-pro-image-preview", "21:9"),
+        ("gemini-2.5-flash-image", "21:9"),
+    ],
+)
+def test_newer_models_make_strips(model: str, ratio: str) -> None:
+    body, _ = rendered(model=model, size=(2048, 256))
+    assert body["generationConfig"]["imageConfig"] == {"aspectRatio": ratio}
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio"), [((1024, 4096), "1:4"), ((1024, 256), "4:1"), ((100, 900), "1:8")]
+)
+def test_strips_of_all_kinds(size: tuple[int, int], ratio: str) -> None:
+    body, _ = rendered(model="gemini-3.1-flash-image", size=size)
+    assert body["generationConfig"]["imageConfig"]["aspectRatio"] == ratio
+
+
 def test_older_models_know_no_image_size() -> None:
     body, _ = rendered(model="gemini-2.5-flash-image", size=(2048, 1152))
     assert body["generationConfig"]["imageConfig"] == {"aspectRatio": "16:9"}
