@@ -38,17 +38,26 @@ _BACKGROUNDS = ("transparent", "opaque")
 _IMAGE_FIELDS = ("image", "image[]")
 _TAKEN_FILES = frozenset({*_IMAGE_FIELDS, "mask"})
 _FILE_FIELDS = _TAKEN_FILES | {"images", "images[]", "markup"}
+_EXTRA = "extra_body"
+_NOT_EXTRA = frozenset({"model", "stream"})
 _TEXT_FIELDS = frozenset(
     {
         "background",
         "input_fidelity",
+        "maskPrompt",
+        "mask_prompt",
         "model",
         "moderation",
+        "negativePrompt",
+        "negativeText",
+        "negative_prompt",
         "output_format",
         "prompt",
         "quality",
         "response_format",
         "safety_identifier",
+        "search_prompt",
+        "select_prompt",
         "size",
         "style",
         "user",
@@ -59,6 +68,9 @@ _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]{0,100}\]){1,8})")
 
 def parse_generation(body: Mapping[str, object]) -> ImagesRequest:
     """A request for images made from nothing. Raises FormatError."""
+    for name in sorted(_FILE_FIELDS):
+        if body.get(name) is not None:
+            wrong(name, "none: images to work on are sent with an edit, POST /images/edits")
     return _request(body, (), None)
 
 
@@ -179,7 +191,17 @@ def _fields(body: Mapping[str, object], parts: tuple[Part, ...]) -> dict[str, ob
         found = _NESTED.fullmatch(part.name)
         if found and not _is_file(part) and part.name not in _FILE_FIELDS:
             _put(fields, found[1], found[2], part)
-    return fields
+    return _with_extra(fields)
+
+
+def _with_extra(fields: dict[str, object]) -> dict[str, object]:
+    """Members of `extra_body` are fields like others, which win over them. Raises FormatError."""
+    extra = fields.get(_EXTRA)
+    if not isinstance(extra, dict):
+        return fields
+    openai.check_names(extra)
+    added = {name: value for name, value in extra.items() if name not in _NOT_EXTRA}
+    return {**added, **{name: value for name, value in fields.items() if name != _EXTRA}}
 
 
 def _valued(name: str, value: object) -> object:
@@ -194,12 +216,12 @@ def _valued(name: str, value: object) -> object:
 
 def _put(fields: dict[str, object], name: str, keys: str, part: Part) -> None:
     """The value of a nested field, where it belongs."""
+    names = [name, *keys[1:-1].split("][")]
     try:
-        value = _valued(name, part.content.decode())
+        value = _valued(names[-1], part.content.decode())
     except UnicodeDecodeError:
         raise FormatError(f"the field {part.name!r} is not UTF-8") from None
     place: dict[str, object] | list[object] = fields
-    names = [name, *keys[1:-1].split("][")]
     for key, following in zip(names, [*names[1:], None], strict=True):
         made = value if following is None else [] if following == "" else {}
         if isinstance(place, list):

@@ -58,6 +58,7 @@ def test_everything_that_has_a_name_of_its_own() -> None:
             "user": "u",
             "negative_prompt": "dogs",
             "moderation": None,
+            "image": None,
         }
     )
     assert request == ImagesRequest(
@@ -113,6 +114,9 @@ def test_auto_and_null_are_the_models_choice() -> None:
         ({"prompt": "a", "stream": True}, "stream: expected false"),
         ({"prompt": "a", "partial_images": 2}, "partial_images: expected 0"),
         ({"prompt": "a", "model": 5}, "expected 'model' to be a string"),
+        ({"prompt": "a", "image": DATA}, "image: expected none: images to work on are sent with"),
+        ({"prompt": "a", "images": [{"image_url": DATA}]}, "images: expected none"),
+        ({"prompt": "a", "mask": {"image_url": DATA}}, "mask: expected none"),
     ],
 )
 def test_wrong_generations_are_named(body: dict[str, object], text: str) -> None:
@@ -164,6 +168,38 @@ def test_fields_of_a_form_are_read_as_what_they_are() -> None:
 
 def test_a_prompt_that_is_a_number_stays_a_text() -> None:
     assert edit(file("image"), prompt="42").prompt == "42"
+    request = edit(file("image"), negative_prompt="1984", search_prompt="true")
+    assert request.settings == {"negative_prompt": "1984", "search_prompt": "true"}
+
+
+def nested(**fields: str) -> ImagesRequest:
+    """An edit whose plain fields have names that keywords cannot have: a__b is a[b]."""
+    names = {name.replace("__", "[", 1) + "]" if "__" in name else name: name for name in fields}
+    plain = tuple(Part(name, content=fields[key].encode()) for name, key in names.items())
+    texts = {"prompt": "A", **{part.name: part.content.decode() for part in plain}}
+    return parse_edit(texts, (file("image"), *plain))
+
+
+def test_extra_body_of_a_form() -> None:
+    request = nested(extra_body__seed="7", extra_body__negative_prompt="7", n="2")
+    assert request.settings == {"seed": 7, "negative_prompt": "7"}
+    assert nested(extra_body='{"seed": 7, "n": 3}').settings == {"seed": 7}
+    assert nested(extra_body='{"seed": 7, "n": 3}').n == 3
+
+
+def test_a_field_of_its_own_wins_over_extra_body() -> None:
+    assert nested(extra_body__seed="7", seed="8").settings == {"seed": 8}
+
+
+def test_extra_body_gets_past_no_rule() -> None:
+    request = nested(extra_body__model="other", extra_body__stream="true", model="m")
+    assert (request.model, request.settings) == ("m", {})
+    with pytest.raises(FormatError, match="unknown member 'Model', did you mean 'model'"):
+        nested(extra_body__Model="other")
+
+
+def test_an_extra_body_that_is_none_is_a_setting_like_others() -> None:
+    assert nested(extra_body="x").settings == {"extra_body": "x"}
 
 
 def test_nested_fields_of_a_form() -> None:
