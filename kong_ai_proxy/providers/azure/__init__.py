@@ -124,14 +124,12 @@ def _realtime(call: Call) -> Endpoint:
     """The beta and what came of it differ in their events, so the client's own words say which it
     speaks: https://learn.microsoft.com/en-us/azure/foundry/openai/how-to/realtime-audio-websockets.
 
-    A session that only transcribes and a call that is joined name their models elsewhere; there is
-    an intent `realtime` too.
+    A session that only transcribes and a call that is joined name their models elsewhere.
     """
     is_beta = _REALTIME_BETA in call.betas or _asks_dated(call)
     path, query = _whole_path(call.options, "openai" if is_beta else "openai/v1", "realtime")
-    transcribes = call.query.get("intent", "").lower() == "transcription"
-    is_named = transcribes or "call_id" in call.query
-    name = None if is_named else call.options.azure_deployment_id
+    has_none = openai.session_without_model(call.query)
+    name = None if has_none else call.options.azure_deployment_id
     if _is_v1(path, call.options):
         # "The `api-version` query parameter is no longer supported" there (.../how-to/
         # realtime-audio-preview-api-migration-guide).
@@ -143,8 +141,9 @@ def _realtime(call: Call) -> Endpoint:
 
 
 def _is_sora_1(call: Call) -> bool:
-    """The first Sora has an API of Azure's own; an operator names it or its deployment so."""
-    name = call.model or call.options.azure_deployment_id or ""
+    """The first Sora has an API of Azure's own; an operator names it or its deployment so. What a
+    client names decides nothing: to look at a video it names no model."""
+    name = call.named or call.options.azure_deployment_id or ""
     return name.lower() in _SORA_1
 
 

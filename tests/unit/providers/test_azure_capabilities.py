@@ -383,13 +383,34 @@ def test_chat_at_v1_names_the_deployment() -> None:
     assert orjson.loads(upstream.body) == {**CHAT, "model": "mine"}
 
 
+def thinking(**options: Any) -> Json:
+    """The last message but one that goes up, of a client that brings the thoughts of DeepSeek."""
+    said = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm."}
+    body = {"model": "gpt-4o", "messages": [*CHAT["messages"], said, *CHAT["messages"]]}
+    upstream = send(of_type(openai.CHAT, "gpt-4o", **options), body)
+    assert isinstance(upstream.body, bytes | None)
+    sent_up: Json = orjson.loads(upstream.body or orjson.dumps(body))
+    message: Json = sent_up["messages"][1]
+    return message
+
+
+@pytest.mark.parametrize("path", [None, "/openai/v1/chat/completions"])
+def test_thoughts_stay_behind(path: str | None) -> None:
+    assert thinking(upstream_path=path) == {"role": "assistant", "content": "Hello"}
+
+
+def test_another_server_may_want_them_back() -> None:
+    assert thinking(upstream_url="https://foundry.example")["reasoning_content"] == "Hm."
+
+
 # ---- videos
 
 
-def video_endpoint(model: str, deployment: str) -> Endpoint:
-    options = {"azure_instance": "acme", "azure_deployment_id": deployment}
+def video_endpoint(named: str, deployment: str, requested: str = "") -> Endpoint:
+    given = {"azure_instance": "acme", "azure_deployment_id": deployment}
     assert AZURE.endpoint is not None
-    return AZURE.endpoint(Call(openai.VIDEOS, model, ModelOptions.model_validate(options)))
+    options = ModelOptions.model_validate(given)
+    return AZURE.endpoint(Call(openai.VIDEOS, requested or named, options, named=named))
 
 
 @pytest.mark.parametrize(
@@ -405,6 +426,16 @@ def test_the_first_sora_has_an_api_of_its_own(model: str, deployment: str) -> No
 def test_sora_2_has_openais(model: str, deployment: str) -> None:
     found = video_endpoint(model, deployment)
     assert (found.path, found.flow) == ("/openai/v1/videos", None)
+
+
+@pytest.mark.parametrize("theirs", ["sora-2", "sora", ""])
+def test_no_client_says_which_sora_it_is(theirs: str) -> None:
+    """Its job would be looked for elsewhere than where it was made."""
+    assert video_endpoint("", "sora", theirs).flow is SORA
+    assert video_endpoint("", "mine", theirs).flow is None
+    upstream = send(of_type(openai.VIDEOS), {"prompt": "hi", "model": theirs})
+    assert upstream.address.path == "/openai/v1/videos"
+    assert upstream.body == b'{"prompt":"hi","model":"mine"}'
 
 
 # ---- realtime
