@@ -52,6 +52,7 @@ Json = dict[str, Any]
 ROUTE_TYPE = "video/v1/videos/generations"
 PATH = "/v1/videos"
 VEO, REEL, RAY = "veo-3.1-generate-001", "amazon.nova-reel-v1:1", "luma.ray-v2:0"
+OMNI = "gemini-omni-1.1-flash"
 BUCKET = "s3://acme-videos/made here"
 _VERTEX = {
     "api_endpoint": "us-central1-aiplatform.googleapis.com",
@@ -199,11 +200,15 @@ class Case:
 
 GEMINI = Case("gemini", VEO, "8", "1920x1080")
 VERTEX = Case("vertex", VEO, "6", "720x1280")
+OMNI_PUBLIC = Case("gemini", OMNI, "8", "1920x1080")
+OMNI_VERTEX = Case("vertex", OMNI, "10", "360x640")
 NOVA = Case("bedrock", REEL, "6", "1280x720", lists=True)
 LUMA = Case("bedrock", RAY, "9", "540x960", lists=True)
 SORA = Case("sora", "sora", "10", "1080x1080", lists=True, deletes=True)
 CASES = pytest.mark.parametrize(
-    "case", [GEMINI, VERTEX, NOVA, LUMA, SORA], ids=["gemini", "vertex", "nova", "luma", "sora"]
+    "case",
+    [GEMINI, VERTEX, OMNI_PUBLIC, OMNI_VERTEX, NOVA, LUMA, SORA],
+    ids=["gemini", "vertex", "omni", "omni-vertex", "nova", "luma", "sora"],
 )
 
 

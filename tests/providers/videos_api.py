@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import orjson
 from botocore.credentials import Credentials  # type: ignore[import-untyped, unused-ignore]
-from google.genai import Client, models, types
+from google.genai import Client, interactions, models, types
 from pydantic import Field, ValidationError
 from typing_extensions import TypedDict, override
 
@@ -145,13 +145,55 @@ def _checked(operation: Json, *, vertex: bool) -> Json:
     return operation
 
 
+def _interaction_id(jobs: Jobs) -> str:
+    return f"v1_ChdXS0l4YVdT{len(jobs.kept)}="
+
+
+def _check_interaction(request: Recorded, *, vertex: bool) -> Json:
+    """The request's body, which is one that the SDK sends. Raises RefusedError."""
+    if request.headers.get("api-revision") != "2026-05-20":
+        raise RefusedError("Api-Revision: expected 2026-05-20")
+    body = parsed(request.body)
+    try:
+        read = interactions.CreateModelInteraction.model_validate(body, strict=True)
+    except ValidationError as error:
+        raise RefusedError(f"Invalid JSON payload received. {error}") from None
+    if read.model_dump(exclude_none=True, by_alias=True) != body or not read.background:
+        raise RefusedError(f"Invalid JSON payload received: {body}")
+    shown = body["response_format"]
+    if not vertex and "gcs_uri" in shown:
+        raise RefusedError("gcs_uri: only in Vertex AI")
+    if vertex and (shown.get("delivery") == "uri") != ("gcs_uri" in shown):
+        raise RefusedError("gcs_uri: required for delivery by URI")
+    return body
+
+
+def _interaction(name: str, body: Json, output: Json | None, *, done: bool) -> Json:
+    """An interaction, which repeats the request, and that the SDK reads."""
+    said = body["input"]
+    steps = [
+        {
+            "type": "user_input",
+            "content": [{"type": "text", "text": said}] if isinstance(said, str) else said,
+        }
+    ]
+    if output:
+        steps.append({"type": "model_output", "content": [output]})
+    status = "completed" if done else "in_progress"
+    value = {"id": name, "status": status, "model": body["model"], "steps": steps}
+    interactions.Interaction.model_validate(value)
+    return {**value, "object": "interaction"}
+
+
 class VeoPublic(Gemini):
-    """https://ai.google.dev/gemini-api/docs/video"""
+    """https://ai.google.dev/gemini-api/docs/video and https://ai.google.dev/gemini-api/docs/omni"""
 
     name = "gemini"
     ROUTES: ClassVar[Routes] = (
         (route("POST", "/v1beta/models/{model}:predictLongRunning"), "start"),
         (route("GET", "/v1beta/models/{model}/operations/{operation}"), "operation"),
+        (route("POST", "/v1beta/interactions"), "interact"),
+        (route("GET", "/v1beta/interactions/{name}"), "interaction"),
         (route("GET", "/v1beta/files/{file}:download"), "redirect"),
         (route("GET", "/download/v1beta/files/{file}:download"), "download"),
     )
@@ -184,6 +226,24 @@ class VeoPublic(Gemini):
         value = {"name": name, "done": True, "response": response}
         return json_reply(_checked(value, vertex=False))
 
+    def interact(self, request: Recorded, turn: Turn) -> Reply:
+        """https://ai.google.dev/api/interactions-api"""
+        body = _check_interaction(request, vertex=False)
+        name = _interaction_id(self.jobs)
+        self.jobs.add(name, body)
+        return json_reply(_interaction(name, body, None, done=False))
+
+    def interaction(self, request: Recorded, turn: Turn, name: str) -> Reply:
+        """The same page."""
+        name = unquote(name)
+        done = self.jobs.poll(name)
+        output = {"type": "video", "mime_type": MP4, "uri": self._uri(name.strip("="))}
+        if self.jobs.refusal:
+            output = {"type": "text", "text": self.jobs.refusal}
+        return json_reply(
+            _interaction(name, self.jobs.kept[name], output if done else None, done=done)
+        )
+
     def _uri(self, operation: str) -> str:
         return f"{self.host}/v1beta/files/file-{operation}:download?alt=media"
 
@@ -196,7 +256,8 @@ class VeoPublic(Gemini):
         """The file itself."""
         if request.params.get("alt") != "media":
             raise RefusedError("expected alt=media")
-        if not any(f"file-{name.rpartition('/')[2]}" == file for name in self.jobs.kept):
+        names = (name.rpartition("/")[2].strip("=") for name in self.jobs.kept)
+        if not any(f"file-{name}" == file for name in names):
             raise RefusedError("You do not have permission to access the File", 403)
         return Reply(FILM, content_type=MP4)
 
@@ -210,9 +271,12 @@ class VeoVertex(Gemini):
     _MODEL = "/v1(?:beta1)?/{parent}/publishers/google/models/{model}".replace(
         "{parent}", "(?P<parent>projects/[^/]+/locations/[^/]+)"
     )
+    _PLACE = "/v1beta1/projects/[^/]+/locations/[^/]+"
     ROUTES: ClassVar[Routes] = (
         (route("POST", _MODEL + ":predictLongRunning"), "start"),
         (route("POST", _MODEL + ":fetchPredictOperation"), "fetch"),
+        (route("POST", _PLACE + "/interactions"), "interact"),
+        (route("GET", _PLACE + "/interactions/{name}"), "interaction"),
         (route("GET", "/storage/v1/b/{bucket}/o/{name}"), "stored"),
     )
 
@@ -249,6 +313,24 @@ class VeoVertex(Gemini):
             response = {"raiMediaFilteredCount": 1, "raiMediaFilteredReasons": [self.jobs.refusal]}
         response["@type"] = "type.googleapis.com/cloud.ai.large_models.vision.GenerateVideoResponse"
         return json_reply(_checked({"name": name, "done": True, "response": response}, vertex=True))
+
+    def interact(self, request: Recorded, turn: Turn) -> Reply:
+        """https://docs.cloud.google.com/vertex-ai/docs/generative-ai/video/generate-videos"""
+        body = _check_interaction(request, vertex=True)
+        name = _interaction_id(self.jobs)
+        self.jobs.add(name, body)
+        return json_reply(_interaction(name, body, None, done=False))
+
+    def interaction(self, request: Recorded, turn: Turn, name: str) -> Reply:
+        """The same page."""
+        name = unquote(name)
+        done = self.jobs.poll(name)
+        output = {"type": "video", "mime_type": MP4, "data": base64.b64encode(FILM).decode()}
+        if self.jobs.refusal:
+            output = {"type": "text", "text": self.jobs.refusal}
+        return json_reply(
+            _interaction(name, self.jobs.kept[name], output if done else None, done=done)
+        )
 
     def _video(self, name: str) -> Json:
         uri = self.jobs.kept[name]["parameters"].get("storageUri")

@@ -57,8 +57,11 @@ _VERTEX_PARAMETERS: Mapping[str, Reading] = {
 }
 _INSTANCE: Mapping[str, Reading] = {
     "lastFrame": an_object_or_its_text,
+    "mask": an_object_or_its_text,
     "referenceImages": anything,
+    "video": an_object_or_its_text,
 }
+_LABELS = "labels"
 
 # https://cloud.google.com/apis/design/errors#handling_errors; google.rpc.Code
 _CODES = (
@@ -93,7 +96,7 @@ class _Model(NamedTuple):
 _GENERATIONS = (
     (re.compile(r"veo-2"), _Model((5, 6, 7, 8), ("720p",))),
     (re.compile(r"veo-3\.0|veo-3\.1-lite"), _Model((4, 6, 8), ("720p", "1080p"))),
-    (re.compile(r"veo-3"), _Model((4, 6, 8), ("720p", "1080p", "4k"))),
+    (re.compile(r"veo-3(?:\.1)?(?![0-9.])"), _Model((4, 6, 8), ("720p", "1080p", "4k"))),
 )
 _LATER = _Model(tuple(range(1, 61)), tuple(_SIDES))
 
@@ -104,16 +107,18 @@ def render_request(request: VideoRequest, *, vertex: bool) -> Order:
     instance: dict[str, object] = {"prompt": request.prompt}
     if request.image:
         instance["image"] = _image(request.image)
-    parameters, dropped = _settings(request, instance, vertex=vertex)
+    body: dict[str, object] = {"instances": [instance]}
+    parameters, dropped = _settings(request, instance, body, vertex=vertex)
     parameters |= _chosen(request, model)
     if parameters.get("sampleCount", 1) != 1:
         raise FormatError("sampleCount: expected 1: an OpenAI client gets one video for a job")
     if vertex:
         parameters.setdefault("sampleCount", 1)
-    body: dict[str, object] = {"instances": [instance]}
     if parameters:
         body["parameters"] = parameters
-    return Order(body, _seconds(parameters), _size(parameters), dropped)
+    # What is added to a video is of another length, which nobody tells.
+    seconds = None if "video" in instance else _seconds(parameters)
+    return Order(body, seconds, _size(parameters), dropped)
 
 
 def _image(image: Picture) -> dict[str, object]:
@@ -122,11 +127,11 @@ def _image(image: Picture) -> dict[str, object]:
 
 
 def _settings(
-    request: VideoRequest, instance: dict[str, object], *, vertex: bool
+    request: VideoRequest, instance: dict[str, object], body: dict[str, object], *, vertex: bool
 ) -> tuple[dict[str, object], tuple[str, ...]]:
     """The parameters that the client gives under Google's names, in either spelling, on their own
-    or together as `parameters`; and those that there are none of. What belongs to the instance is
-    put there."""
+    or together as `parameters`; and those that there are none of. What belongs to the instance, or
+    to the body beside it, is put there."""
     known = _VERTEX_PARAMETERS if vertex else _PARAMETERS
     given = dict(request.settings)
     together = an_object_or_its_text(given.pop("parameters", {}), "parameters")
@@ -138,6 +143,8 @@ def _settings(
             parameters[own] = known[own](value, name)
         elif own in _INSTANCE:
             instance[own] = _INSTANCE[own](value, name)
+        elif own == _LABELS and vertex:
+            body[own] = an_object_or_its_text(value, name)
         else:
             dropped.append(name)
     return parameters, tuple(dropped)

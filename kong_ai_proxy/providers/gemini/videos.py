@@ -1,6 +1,7 @@
-"""Videos of Google's models: Veo, in the Gemini API (https://ai.google.dev/gemini-api/docs/video)
-and on Vertex AI
-(https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/veo-video-generation).
+"""Videos of Google's models in the Gemini API and on Vertex AI: Veo
+(https://ai.google.dev/gemini-api/docs/video and
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/veo-video-generation), and
+Omni by interactions (https://ai.google.dev/gemini-api/docs/omni). The model's name says which.
 
 Neither lists its operations for a key or project as a whole, nor deletes them. Neither tells when a
 job began, nor how long its video is and how large: the name in a client's id carries that.
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from kong_ai_proxy.config import ModelOptions
-from kong_ai_proxy.formats import gemini
+from kong_ai_proxy.formats import fields, gemini
 from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.gemini import omni
 from kong_ai_proxy.formats.gemini.videos import Operation, parse_operation, render_request
 from kong_ai_proxy.formats.videos import MP4, Order, Video, VideoRequest, size_text
 from kong_ai_proxy.providers.flow import (
@@ -31,7 +33,7 @@ from kong_ai_proxy.providers.flow import (
     sent,
     unusable,
 )
-from kong_ai_proxy.providers.gemini.paths import public_model, publisher, vertex_model
+from kong_ai_proxy.providers.gemini.paths import located, public_model, publisher, vertex_model
 from kong_ai_proxy.providers.images import dumped
 from kong_ai_proxy.providers.videos import Found, Service, Started, flow, unknown
 
@@ -44,9 +46,11 @@ _OPERATION = re.compile(
     r"/operations/([A-Za-z0-9_-]{1,128})"
 )
 _NAME = re.compile(
-    rf"({_MODEL})/([A-Za-z0-9_-]{{1,128}})/([0-9]{{1,12}})/([0-9]{{1,4}})"
+    rf"({_MODEL})/([A-Za-z0-9_=-]{{1,200}})/([0-9]{{1,12}})/([0-9]{{1,4}})"
     r"(?:/([0-9]{1,5})x([0-9]{1,5}))?"
 )
+_INTERACTION = re.compile(r"[A-Za-z0-9_=-]{1,200}")
+_REVISION = {"api-revision": omni.REVISION}
 _FILE = re.compile(r"(?:/download)?/v1(?:beta|alpha)?/files/([A-Za-z0-9_-]{1,128}):download")
 _STORED = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(.{1,1024})")
 _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
@@ -100,10 +104,13 @@ def _start(path: str, order: Order, wanted: Wanted) -> Generator[Step, Any, Star
     found = _OPERATION.fullmatch(str(value.get("name")))
     if not found:
         raise unusable("it does not name an operation of a model")
-    job = _Job(found[1], found[2], int(wanted.now), order)
+    return _started(_Job(found[1], found[2], int(wanted.now), order), wanted)
+
+
+def _started(job: _Job, wanted: Wanted) -> Started:
     prompt = wanted.body.get("prompt")
     video = _begun(job, status="queued", prompt=prompt if isinstance(prompt, str) else None)
-    return Started(video, order.dropped)
+    return Started(video, job.order.dropped)
 
 
 def _found(job: _Job, operation: Operation) -> Found:
@@ -114,23 +121,64 @@ def _found(job: _Job, operation: Operation) -> Found:
     return Found(video, operation.uri or operation.base64, operation.media_type)
 
 
+def _checked(request: VideoRequest) -> VideoRequest:
+    """With a model that an id can hold. Raises FormatError."""
+    if not re.fullmatch(_MODEL, request.model.rpartition("/")[2]):
+        raise FormatError("model: expected a name")
+    return request
+
+
+def _interact(path: str, order: Order, wanted: Wanted) -> Generator[Step, Any, Started]:
+    """What Google answers repeats the request, its image too."""
+    send = Send("POST", path, headers=_REVISION, body=dumped(order.body), most=MAX_MEDIA)
+    value = parsed((yield from sent(send, _parse_error)))
+    found = _INTERACTION.fullmatch(fields.text_of(value, "id"))
+    if not found:
+        raise unusable("it has no id of an interaction")
+    return _started(_Job(str(order.body["model"]), found[0], int(wanted.now), order), wanted)
+
+
+def _find_interaction(path: str, job: _Job) -> Generator[Step, Any, Found]:
+    send = Send("GET", f"{path}/{quote(job.operation)}", headers=_REVISION, most=MAX_MEDIA)
+    value = parsed((yield from sent(send, _parse_error)))
+    return _found(job, omni.parse_interaction(value))
+
+
+def _inline(found: Found) -> Result:
+    """A video that is in the answer about its job."""
+    try:
+        content = base64.b64decode(found.asset, validate=True)
+    except (binascii.Error, ValueError):
+        raise unusable("the video is not in base64") from None
+    return Result(content, media_type=found.media_type)
+
+
 # ---- the Gemini API
+
+_INTERACTIONS = "/v1beta/interactions"
 
 
 def _start_public(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any, Started]:
+    if omni.makes(request.model):
+        order = omni.render_request(_checked(request), vertex=False)
+        return (yield from _interact(_INTERACTIONS, order, wanted))
     order = render_request(request, vertex=False)
     return (yield from _start(public_model(request.model), order, wanted))
 
 
 def _find_public(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
     job = _job(name)
+    if omni.makes(job.model):
+        return (yield from _find_interaction(_INTERACTIONS, job))
     send = Send("GET", f"/v1beta/models/{job.model}/operations/{job.operation}")
     return _found(job, parse_operation(parsed((yield from sent(send, _parse_error)))))
 
 
-def _public_content(found: Found, variant: str, wanted: Wanted) -> Passed:
+def _public_content(found: Found, variant: str, wanted: Wanted) -> Result | Passed:
     """The file, at the place to which its own address redirects. Whatever address is told, the key
     goes to the configured host alone."""
+    if "://" not in found.asset:
+        return _inline(found)
     file = _file(found.asset, wanted.options)
     send = Send("GET", f"/download/v1beta/files/{file}:download", "alt=media")
     return Passed(send, _parse_error, MP4)
@@ -157,6 +205,9 @@ def _start_vertex(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any,
     operator's project may write to, `gcsUri` of a frame any object that it may read."""
     if publisher(request.model)[0] != "google":
         raise FormatError(f"model: expected a video model of Google's, got {request.model[:100]!r}")
+    if omni.makes(request.model):
+        order = omni.render_request(_checked(request), vertex=True)
+        return (yield from _interact(_vertex_interactions(wanted), order, wanted))
     order = render_request(request, vertex=True)
     return (yield from _start(vertex_model(wanted.options, request.model), order, wanted))
 
@@ -164,6 +215,8 @@ def _start_vertex(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any,
 def _find_vertex(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
     """Project and location are the configured ones, whatever the id says."""
     job = _job(name)
+    if omni.makes(job.model):
+        return (yield from _find_interaction(_vertex_interactions(wanted), job))
     path = vertex_model(wanted.options, f"publishers/google/models/{job.model}")
     where = wanted.options.gemini
     operation = (
@@ -179,11 +232,11 @@ def _vertex_content(found: Found, variant: str, wanted: Wanted) -> Result | Pass
     """The video is in the operation itself, or in a bucket where the client wanted it there."""
     if found.asset.startswith("gs://"):
         return Passed(_stored(found.asset, wanted.options), _parse_error, found.media_type)
-    try:
-        content = base64.b64decode(found.asset, validate=True)
-    except (binascii.Error, ValueError):
-        raise unusable("the video is not in base64") from None
-    return Result(content, media_type=found.media_type)
+    return _inline(found)
+
+
+def _vertex_interactions(wanted: Wanted) -> str:
+    return f"/v1beta1{located(wanted.options).removeprefix('/v1')}/interactions"
 
 
 def _stored(uri: str, options: ModelOptions) -> Send:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -97,6 +98,21 @@ def test_an_image_goes_inline() -> None:
         "bytesBase64Encoded": base64.b64encode(PNG).decode(),
         "mimeType": "image/png",
     }
+
+
+def test_a_video_that_goes_on_with_another_one() -> None:
+    shown = {"gcsUri": "gs://acme/a.mp4", "mimeType": "video/mp4"}
+    driven = vertex(video=shown, mask=json.dumps({"maskMode": "insert"}), labels={"team": "a"})
+    assert driven.sent() == {
+        "instances": [{"prompt": "a river", "video": shown, "mask": {"maskMode": "insert"}}],
+        "parameters": {"sampleCount": 1},
+        "labels": {"team": "a"},
+    }
+    assert checked(driven).seconds == ""
+    driven = public(video={"uri": "https://x/files/a"}, labels={"team": "a"})
+    assert driven.sent()["instances"][0]["video"] == {"uri": "https://x/files/a"}
+    assert driven.result
+    assert driven.result.dropped == ("labels",)  # type: ignore[union-attr]
 
 
 def test_veo_2_has_no_resolution() -> None:
