@@ -48,12 +48,24 @@ def test_the_configured_model_is_named() -> None:
     assert sent_body(image({"prompt": "a river"}, name="grok-2-image"))["model"] == "grok-2-image"
 
 
-def test_what_it_has_not_is_dropped_and_told() -> None:
-    knobs = {"size": "1024x1024", "style": "vivid", "background": "opaque", "moderation": "low"}
-    sent = image({"model": "grok-imagine-image", "prompt": "a river", **knobs})
-    assert sent_body(sent) == {"model": "grok-imagine-image", "prompt": "a river"}
-    dropped = sent.response_headers["x-kong-ai-dropped-params"]
-    assert dropped == "background, moderation, size, style"
+@pytest.mark.parametrize("model", ["grok-2-image", "grok-imagine-image", "grok-imagine-3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "background",
+        "moderation",
+        "output_compression",
+        "output_format",
+        "partial_images",
+        "size",
+        "style",
+    ],
+)
+def test_what_it_has_not_is_dropped_and_told(model: str, name: str) -> None:
+    body = {"model": model, "prompt": "a river"}
+    sent = image({**body, name: "x"})
+    assert sent_body(sent) == body
+    assert sent.response_headers["x-kong-ai-dropped-params"] == name
 
 
 def test_the_older_model_has_no_quality() -> None:
