@@ -38,7 +38,7 @@ def changed(
     provider: Provider, model: str, body: dict[str, Any], *, stream: bool = False
 ) -> dict[str, Any]:
     """A chat request after the provider's last touches."""
-    call = Call(openai.CHAT, model, ModelOptions(), stream)
+    call = Call(openai.CHAT, model, ModelOptions(), stream=stream)
     both = {**body, **provider.changes[openai.CHAT](body, call)}
     return {name: value for name, value in both.items() if value is not REMOVED}
 
