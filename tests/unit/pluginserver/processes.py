@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -84,7 +85,8 @@ class Serve:
     def end(self) -> None:
         """Whatever is left of it, at once."""
         for process in alive(self.processes):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                process.kill()
         self.launcher.wait()
         for stream in (self.launcher.stdin, self.launcher.stdout, self.launcher.stderr):
             if stream:

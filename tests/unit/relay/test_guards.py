@@ -81,7 +81,8 @@ async def test_the_last_target_may_think_as_long_as_it_likes() -> None:
         relay(
             first,
             second,
-            balancer={"failover_criteria": ["http_503", "non_idempotent"]},
+            # On a busy machine the first target may be too late with its 503.
+            balancer={"failover_criteria": ["http_503", "timeout", "non_idempotent"]},
             first_token_timeout=0.01,
         ) as found,
     ):
