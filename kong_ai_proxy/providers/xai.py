@@ -24,8 +24,8 @@ _SWITCHES_OFF = re.compile(r"^grok-4\.3")
 
 # "quality, size or style are not supported by the xAI API at the moment"
 # (https://docs.x.ai/docs/guides/image-generations); the reference has none of the others. Models
-# that came later take a quality, and aspect_ratio and resolution instead of a size. Their names have
-# "image" or "imagine" in them.
+# that came later take a quality, and aspect_ratio and resolution instead of a size. "image" or
+# "imagine" is in all their names.
 _DRAWS = re.compile(r"imag")
 _NO_IMAGE_PARAMETERS = frozenset(
     {

@@ -152,6 +152,8 @@ def test_jobs_are_listed() -> None:
     driven = ask(SORA, "GET", replies=[answer], query={"limit": "1", "after": GIVEN})
     assert driven.sends[0].query == f"api-version=preview&limit=1&after={JOB}"
     assert (driven.value["last_id"], driven.value["has_more"]) == (GIVEN, True)
+    last = ask(SORA, "GET", replies=[{**answer, "has_more": False}])
+    assert last.value["has_more"] is False
 
 
 @pytest.mark.parametrize("said", [{"seconds": "21"}, {"size": "1024x1792"}])
