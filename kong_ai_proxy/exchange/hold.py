@@ -39,6 +39,10 @@ from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.fields import parsed
 from kong_ai_proxy.formats.openai.errors import error_of
 
+UNSUITED = "unsuited"
+"""The criterion of a target that cannot be asked this, as has turned out before it was. No
+configuration names it: it is nobody's failure."""
+
 MAX_HELD = 64 << 10
 """Bytes of one answer that wait. What is longer passes on, and can then no longer fail."""
 
@@ -161,6 +165,10 @@ class Hold:
             yield _inside(status, f"an error of status {status}", told)
         elif status >= SERVER_ERROR > self._upstream:
             yield _inside(status, "an error in an answer of status 200", told)
+        elif status >= FIRST_CLIENT_ERROR and not self._upstream:
+            yield Fail(UNSUITED, "it cannot be asked this", _brief(status), told=told)
+        elif status >= FIRST_CLIENT_ERROR > self._upstream:  # a filter's word, or a limit: it is
+            yield from self._held  # the client's
         elif held is not None and (failed := self._said(held)) is not None:
             yield self._failed(failed)
         else:

@@ -17,7 +17,7 @@ from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.attempt import Attempt
 from kong_ai_proxy.exchange.cost import cost
 from kong_ai_proxy.exchange.errors import NOT_FOUND, OK, SERVER_ERROR
-from kong_ai_proxy.exchange.hold import Trial, status_of
+from kong_ai_proxy.exchange.hold import UNSUITED, Trial, status_of
 from kong_ai_proxy.exchange.messages import Fail, ResponseHead
 
 _log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Balancing:
     def leads_on(self, fail: Fail, ask: Ask, *, sent: bool) -> bool:
         """Whether another target is asked after this failure, as nginx has it for
         proxy_next_upstream: what may have had an effect is repeated only where that is allowed."""
-        if is_miss(fail, ask):  # had no effect
+        if fail.criterion == UNSUITED or is_miss(fail, ask):  # had no effect
             return True
         if ask.is_costly and sent and not fail.criterion.startswith("http_"):
             return False

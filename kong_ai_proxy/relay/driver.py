@@ -12,6 +12,7 @@ from kong_ai_proxy.balancer.rounds import Round
 from kong_ai_proxy.exchange.answer import BODILESS
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.errors import SERVER_ERROR, SERVICE_UNAVAILABLE, Refused
+from kong_ai_proxy.exchange.hold import UNSUITED
 from kong_ai_proxy.exchange.messages import ClientRequest, Fail, ResponseHead
 from kong_ai_proxy.exchange.outcome import Outcome, Tried
 from kong_ai_proxy.exchange.plan import Body, Plan
@@ -140,7 +141,7 @@ class Driver:
                 continue
             if failed is None:
                 return
-            tries += not is_miss(failed, ask)
+            tries += failed.criterion != UNSUITED and not is_miss(failed, ask)
             if last is None or _tells_more(failed, last[1], ask):
                 last = trying, failed
             if not self._goes_on(balancing, trying, failed, ask):
@@ -184,7 +185,8 @@ class Driver:
             balancing.ended(index, attempt, balancing.now() - started)
             return None
         self._tried.extend(trying.asked())
-        if self._body.is_awaited:  # the client stalls: it is not the provider's fault
+        # That the client stalls is not the provider's fault either.
+        if self._body.is_awaited or failed.criterion == UNSUITED:
             chosen.give_back()
         elif is_miss(failed, ask):
             balancing.missed(index)
@@ -266,6 +268,8 @@ class Driver:
 def _tells_more(fail: Fail, before: Fail, ask: Ask) -> bool:
     """Whether the client is told this failure rather than the one before. That a target has not
     what the client looks for, says nothing as long as another one could not say."""
+    if UNSUITED in (fail.criterion, before.criterion):
+        return fail.criterion != UNSUITED
     if is_miss(fail, ask) != is_miss(before, ask):
         return is_miss(before, ask)
     return bool(fail.told) or not before.told

@@ -173,7 +173,6 @@ async def test_a_later_call_that_fails_takes_all_images_to_the_next_target(world
     assert (answer.status, answer.images, world.asked()) == (200, 7, [2, 7, 0])
 
 
-@pytest.mark.xfail(strict=True, reason="an error of status 200 is a failure whoever is at fault")
 async def test_what_a_filter_stops_is_nobodys_failure(world: World) -> None:
     world.bedrock.script(Turn(finish="content_filter"))
     answer = await generated(world)
@@ -181,16 +180,11 @@ async def test_what_a_filter_stops_is_nobodys_failure(world: World) -> None:
     assert answer.body["error"]["code"] == "moderation_blocked"
 
 
-PASSED_OVER = pytest.mark.xfail(strict=True, reason="what cannot be asked is the client's fault")
-
-
-@PASSED_OVER
 async def test_a_target_that_cannot_take_it_is_passed_over(world: World) -> None:
     answer = await generated(world, size="1000x1000")  # Nova Canvas makes multiples of 16
     assert (answer.status, answer.images, world.asked()) == (200, 1, [0, 1, 0])
 
 
-@PASSED_OVER
 async def test_a_mask_that_the_next_target_does_not_take(world: World) -> None:
     world.bedrock.script(Turn(status=503, message="overloaded"))
     answer = await edited(world, form(mask=MASK))
