@@ -38,6 +38,10 @@ class BatchTexts:
     dropped: dict[str, None] = field(default_factory=dict)
     """Names of parameters that were left out of requests, in their order."""
 
+    def real_model(self, named: str) -> str:
+        """See Texts."""
+        return self._named({"model": named})
+
     def request(
         self, route_type: str, body: Mapping[str, object], codec: ProviderCodec | None = None
     ) -> dict[str, object]:

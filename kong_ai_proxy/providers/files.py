@@ -7,6 +7,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
@@ -38,7 +40,10 @@ MAX_MEMBERS, MAX_TOOLS = 1024, 1024
 MAX_REQUESTS = 50_000
 """https://platform.openai.com/docs/api-reference/batch/create: that many to a batch."""
 
-_SLICE = 16 << 10  # bytes of lines that are converted at once: 10 ms where they are short
+SLICE = 16 << 10
+"""Bytes of lines that are converted at once: 10 ms where they are short."""
+
+_SMALL = 64 << 10  # bytes: what is longer has the room of a whole piece at once
 _MAX_FIELDS = 100
 _MAX_FIELD = 4 << 10
 _MAX_NAME = 255
@@ -225,6 +230,27 @@ class BatchInput:
         self._ids.add(digest)
 
 
+def batch_model(wanted: Wanted, told: str, *spellings: str) -> str:
+    """The model of a new batch: the request's, the configured one, or `told`, which the lines of
+    its input ask for; "" where nobody names one. `spellings`: how those may have written it.
+    Raises FormatError where the configured one is none that the lines may have."""
+    if told and wanted.model and not wanted.body.get("model"):
+        _check_lines_model(wanted, (told, *spellings))
+    return wanted.model or told
+
+
+def _check_lines_model(wanted: Wanted, spellings: tuple[str, ...]) -> None:
+    assert wanted.texts is not None
+    for name in spellings:
+        try:
+            wanted.texts.real_model(name)
+        except FormatError as error:
+            wrong = error
+        else:
+            return
+    raise FormatError(f"input_file_id: its requests are for {spellings[0]!r}: {wrong}")
+
+
 class BatchOutput:
     """Turns the lines of a provider's output into those of OpenAI's. What cannot be converted
     becomes a line with an error."""
@@ -284,6 +310,53 @@ def _unreadable(name: str, custom_id: str | None, why: str) -> bytes:
 # ---- uploads
 
 
+class _Pieces:
+    """Bytes on their way into pieces of one size. A piece has its room from early on and is not
+    copied when it is taken, so that there never are two of it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._full: deque[bytes] = deque()
+        self._growing = io.BytesIO()
+        self._has_room = False
+
+    def add(self, content: bytes) -> None:
+        """What comes next."""
+        left = memoryview(content)
+        while left:
+            if not self._has_room and self._growing.tell() + len(left) > _SMALL:
+                self._make_room()
+            taken = left[: self._size - self._growing.tell()]
+            self._growing.write(taken)
+            left = left[len(taken) :]
+            if self._growing.tell() == self._size:
+                self._full.append(self._grown())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything has been taken."""
+        return not self._full and not self._growing.tell()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more than the piece that is taken next."""
+        return bool(self._full) and (len(self._full) > 1 or self._growing.tell() > 0)
+
+    def take(self) -> bytes:
+        """The next one; of less than a piece what there is."""
+        return self._full.popleft() if self._full else self._grown()
+
+    def _make_room(self) -> None:
+        roomy = io.BytesIO(bytes(self._size))
+        roomy.write(self._growing.getbuffer())
+        self._growing, self._has_room = roomy, True
+
+    def _grown(self) -> bytes:
+        grown, self._growing, self._has_room = self._growing, io.BytesIO(), False
+        grown.truncate()
+        return grown.getvalue()  # which copies nothing: nobody else has it
+
+
 class Upload:
     """A client's upload: a form with the fields `purpose`, `file` and `expires_after`, in any
     order, the file of any size.
@@ -305,9 +378,8 @@ class Upload:
             self._reader = FormReader(wanted.content_type)
         except FormError as wrong:
             raise FormatError(str(wrong)) from None
-        self._size = size
         self._make = lines
-        self._ready = bytearray()
+        self._ready = _Pieces(size)
         self._field: tuple[str, bytearray] | None = None  # of the plain field under way
         self._fields: dict[str, str] = {}
         self._content: _Content | None = None
@@ -337,12 +409,11 @@ class Upload:
     def piece(self) -> Generator[Step, Any, bytes]:
         """The next bytes: as many as a piece has, or the rest. Raises FormatError for a form that
         is no upload or that is cut short."""
-        while len(self._ready) <= self._size and not self._ended:
+        while not (self._ready.has_more or self._ended):
             yield from self._more()
-        taken = bytes(memoryview(self._ready)[: self._size])
-        del self._ready[: self._size]
+        taken = self._ready.take()
         self.taken += len(taken)
-        self.is_over = self._ended and not self._ready
+        self.is_over = self._ended and self._ready.is_empty
         return taken
 
     def _more(self) -> Generator[Step, Any, None]:
@@ -389,11 +460,11 @@ class Upload:
         """Content of the file. Others have a turn while many lines are converted."""
         assert self._content is not None
         self.received += len(content)
-        size = _SLICE if self._content.batch is not None else len(content)
+        size = SLICE if self._content.batch is not None else len(content)
         for start in range(0, len(content), size):
             if start:
                 yield from waited(0.0)
-            self._ready += self._content.feed(content[start : start + size])
+            self._ready.add(self._content.feed(content[start : start + size]))
         self.batch = self._content.batch
 
     def _end_field(self) -> None:
@@ -415,7 +486,7 @@ class Upload:
             raise FormatError("file: expected a file; it is missing")
         if not self.received:
             raise FormatError("file: expected content; it is empty")
-        self._ready += self._content.end(purpose)
+        self._ready.add(self._content.end(purpose))
         self.batch = self._content.batch
         self._ended = True
 

@@ -56,6 +56,10 @@ class Texts(Protocol):
     them as they do for single requests.
     """
 
+    def real_model(self, named: str) -> str:
+        """The real name of a model that a request names. Raises FormatError for another one than
+        the configured."""
+
     def request(
         self, route_type: str, body: Mapping[str, object], codec: ProviderCodec | None = None
     ) -> dict[str, object]:

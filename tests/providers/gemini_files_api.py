@@ -256,8 +256,7 @@ class GeminiFiles(Gemini):
         return batch
 
     def _lines(self, source: Any) -> list[Json]:
-        if source.file_name not in self.files:
-            raise RefusedError(f"batch.input_config.file_name: {source.file_name}", 404)
+        self._file(source.file_name.removeprefix("files/"))
         lines = []
         for line in self.contents[source.file_name].split(b"\n"):
             if line:

@@ -208,7 +208,8 @@ class S3(Upstream):
         upload = self._upload(params)
         if self.late is not None:
             code, self.late = self.late, None
-            return Reply(_error(code, "We encountered an internal error."), content_type=_XML)
+            error = _error(code, "We encountered an internal error.")
+            return Reply(b" \r\n" * 9 + error, content_type=_XML)
         parts = params["MultipartUpload"]["Parts"]
         numbers = [each["PartNumber"] for each in parts]
         if numbers != sorted(set(numbers)) or not numbers:

@@ -134,13 +134,11 @@ def parse_made(value: Mapping[str, object]) -> str:
 
 def parse_job(value: Mapping[str, object]) -> Job:
     """An answer of GetModelInvocationJob, or one of a list. Raises FormatError."""
-    status = text_of(value, "status")
-    if status not in STATUSES:
-        raise FormatError(f"status: expected one of {', '.join(STATUSES)}, got {status!r}")
     numbers = {name: _number(value, name) for name in _COUNTS}
     return Job(
         id=_job_id(value),
-        status=STATUSES[status],
+        # A status that is not known must not hide a whole list.
+        status=STATUSES.get(text_of(value, "status"), batches.IN_PROGRESS),
         message=text_of(value, "message"),
         model=text_of(value, "modelId"),
         kind=text_of(value, "modelInvocationType") or INVOKE,

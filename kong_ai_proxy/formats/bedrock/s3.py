@@ -21,6 +21,7 @@ _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _NOT_PLAIN = re.compile(rb"<!DOCTYPE|<!ENTITY|\0", re.IGNORECASE)  # NUL: not UTF-8 either
 
 
+_DONE = ("CompleteMultipartUploadResult", "CopyObjectResult")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -95,9 +96,14 @@ def render_parts(etags: Iterable[str]) -> bytes:
 
 def late_error(body: bytes) -> ProviderError | None:
     """What went wrong after the status 200 had been sent, as CompleteMultipartUpload and
-    CopyObject may tell; None where nothing did."""
+    CopyObject may tell; None where nothing did. Raises FormatError for what says neither."""
     root = _root(body)
-    return parse_error(500, body) if root is not None and _name(root) == "Error" else None
+    name = _name(root) if root is not None else ""
+    if name == "Error":
+        return parse_error(500, body)
+    if name not in _DONE:
+        raise FormatError(f"expected {' or '.join(_DONE)} as XML")
+    return None
 
 
 def _expected(body: bytes, name: str) -> ElementTree.Element:
@@ -108,11 +114,12 @@ def _expected(body: bytes, name: str) -> ElementTree.Element:
 
 
 def _root(body: bytes) -> ElementTree.Element | None:
-    """The document's element; None for no XML, and for XML that defines entities."""
+    """The document's element; None for no XML, and for XML that defines entities. S3 sends white
+    space as long as it is at work."""
     if _NOT_PLAIN.search(body):
         return None
     try:
-        return ElementTree.fromstring(body)  # noqa: S314 - without entities
+        return ElementTree.fromstring(body.strip())  # noqa: S314 - without entities
     except (ElementTree.ParseError, ValueError, LookupError):
         return None
 

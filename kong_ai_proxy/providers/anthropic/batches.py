@@ -30,6 +30,7 @@ from kong_ai_proxy.providers.files import (
     BATCH_OPERATIONS,
     MAX_INPUT_LINE,
     MAX_OUTPUT_LINE,
+    SLICE,
     BatchInput,
     BatchOutput,
     LineFilter,
@@ -48,6 +49,7 @@ from kong_ai_proxy.providers.flow import (
     parsed,
     sent,
     unusable,
+    waited,
 )
 
 _ERRORS = anthropic.MESSAGES.parse_error
@@ -123,14 +125,15 @@ def _batch_id(told: str) -> str:
 
 
 def _create(wanted: Wanted) -> Steps:
-    body = wanted.body
-    if body.get("requests") is not None:
-        body = {**body, "input_file_id": _INLINE}
-    asked = openai_batches.parse_create(body)
+    given = wanted.body
+    if given.get("requests") is not None:
+        given = {**given, "input_file_id": _INLINE}
+    asked = openai_batches.parse_create(given)
     if asked.endpoint not in _URLS:
         raise FormatError(f"endpoint: expected {' or '.join(_URLS)}")
     lines = _lines(asked.settings.get("requests"), asked.input_file_id, asked.endpoint)
-    batch = yield from _asked(Send("POST", _PATH, body=_body(wanted, lines)))
+    body = yield from _body(wanted, lines)
+    batch = yield from _asked(Send("POST", _PATH, body=body))
     dropped = [name for name in asked.settings if name not in ("model", "requests")]
     dropped += ["metadata"] if asked.metadata else []
     dropped += ["completion_window"] if asked.hours != batch.hours else []
@@ -155,7 +158,8 @@ def _lines(requests: object, file_id: str, endpoint: str) -> bytes:
         raise FormatError("input_file_id: expected base64 in the data URL") from None
 
 
-def _body(wanted: Wanted, lines: bytes) -> bytes:
+def _body(wanted: Wanted, lines: bytes) -> Generator[Step, Any, bytes]:
+    """Others have a turn while many lines are converted."""
     assert wanted.texts is not None
     found: list[bytes] = []
 
@@ -164,7 +168,10 @@ def _body(wanted: Wanted, lines: bytes) -> bytes:
         return b""
 
     whole = LineFilter(BatchInput(wanted.texts, _URLS, render), MAX_INPUT_LINE)
-    whole.feed(lines)
+    for start in range(0, len(lines), SLICE):
+        if start:
+            yield from waited(0.0)
+        whole.feed(lines[start : start + SLICE])
     whole.end()
     return b'{"requests":[' + b",".join(found) + b"]}"
 

@@ -24,6 +24,7 @@ from kong_ai_proxy.providers.bedrock.bucket import (
     EMBEDDINGS,
     Bucket,
     bucket,
+    known_key,
     output_folder,
     output_key,
     parse_key,
@@ -31,7 +32,13 @@ from kong_ai_proxy.providers.bedrock.bucket import (
 from kong_ai_proxy.providers.bedrock.files import MODEL_HEADER, URLS, head
 from kong_ai_proxy.providers.bedrock.output import check_signs
 from kong_ai_proxy.providers.bedrock.paths import CONTROL, elsewhere
-from kong_ai_proxy.providers.files import BATCH_OPERATIONS, file_id, file_name, no_batch
+from kong_ai_proxy.providers.files import (
+    BATCH_OPERATIONS,
+    batch_model,
+    file_id,
+    file_name,
+    no_batch,
+)
 from kong_ai_proxy.providers.flow import (
     Flow,
     ProviderFailed,
@@ -87,7 +94,7 @@ def _create(wanted: Wanted, place: Bucket) -> Steps:
     role = _role(wanted.options, new.settings)
     hours = bedrock_batches.hours_of(new)
     about = yield from head(place, key, new.input_file_id)
-    model = wanted.model or _own_model(new) or about.headers.get(MODEL_HEADER, "")
+    model = batch_model(wanted, _own_model(new) or about.headers.get(MODEL_HEADER, ""))
     if not model:
         raise FormatError("model: expected it in the request or its file, or a configured one")
     body = bedrock_batches.render_job(
@@ -125,8 +132,8 @@ def _dropped(options: ModelOptions, new: batches.NewBatch) -> Iterator[str]:
 def _input(new: batches.NewBatch) -> tuple[str, str]:
     """The key of the file, and its kind."""
     key = file_name(new.input_file_id)
-    known = parse_key(key)
-    if known is None or known.is_output or known.kind not in URLS:
+    known = known_key(key, new.input_file_id)
+    if known.is_output or known.kind not in URLS:
         raise FormatError("input_file_id: expected the id of a file with the purpose batch")
     if new.endpoint != URLS[known.kind]:
         raise FormatError(f"endpoint: expected {URLS[known.kind]}, the url of the file's requests")

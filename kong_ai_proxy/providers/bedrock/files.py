@@ -199,7 +199,7 @@ def _move(place: Bucket, key: str, to: str) -> Generator[Step, Any, None]:
 
 def _check_late(reply: Reply) -> None:
     """Raise ProviderFailed where an answer of status 200 holds an error."""
-    error = s3.late_error(reply.body)
+    error = _read(s3.late_error, reply)
     if error is not None:
         raise ProviderFailed(error)
 

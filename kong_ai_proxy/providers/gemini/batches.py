@@ -19,7 +19,7 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.gemini import batches as gemini_batches
 from kong_ai_proxy.formats.gemini.batches import Job
 from kong_ai_proxy.formats.openai import batches as openai_batches
-from kong_ai_proxy.providers.files import BATCH_OPERATIONS, file_id, no_batch
+from kong_ai_proxy.providers.files import BATCH_OPERATIONS, batch_model, file_id, no_batch
 from kong_ai_proxy.providers.flow import Flow, Result, Send, Step, Steps, Wanted, not_there, sent
 from kong_ai_proxy.providers.gemini import files as gemini_files
 from kong_ai_proxy.providers.gemini import jobs as google_batches
@@ -60,21 +60,25 @@ def _create(wanted: Wanted) -> Steps:
     name, _ = gemini_files.find(asked.input_file_id)
     if gemini_files.input_kind(name) not in ("", kind):
         raise FormatError("endpoint: the requests of the input file are for another one")
-    model = wanted.model or (yield from _lines_model(name))
+    model = yield from _model(wanted, name, asked.input_file_id)
     settings, dropped = google_batches.settings(asked, gemini_batches.SETTINGS)
     send = Send(
         "POST",
         f"{public_model(model)}:{_OPERATIONS[kind]}",
         body=orjson.dumps(gemini_batches.render_create(name, name, settings)),
     )
-    reply = yield from sent(send, _ERRORS)
+    reply = yield from sent(send, gemini_files.errors(asked.input_file_id))
     batch = _batch(google_pages.read(gemini_batches.parse_job, reply), asked)
     return Result(openai_batches.render_batch(batch), dropped=dropped)
 
 
-def _lines_model(name: str) -> Generator[Step, Any, str]:
-    model = gemini_files.model_of((yield from gemini_files.stored_file(name)))
-    return model or google_batches.no_model()
+def _model(wanted: Wanted, name: str, told: str) -> Generator[Step, Any, str]:
+    """`name` is that of the input, `told` its id. The lines of a file that was not uploaded here
+    are in Google's format, which names no model."""
+    if wanted.model and (wanted.body.get("model") or not gemini_files.input_kind(name)):
+        return wanted.model
+    stored = yield from gemini_files.stored_file(name, told)
+    return batch_model(wanted, gemini_files.model_of(stored)) or google_batches.no_model()
 
 
 def _job(name: str) -> Generator[Step, Any, Job]:

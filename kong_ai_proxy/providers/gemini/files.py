@@ -19,6 +19,7 @@ import orjson
 
 from kong_ai_proxy.formats import gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
+from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.files import FileObject
 from kong_ai_proxy.formats.gemini import batches as gemini_batches
 from kong_ai_proxy.formats.gemini import files as gemini_files
@@ -38,6 +39,7 @@ from kong_ai_proxy.providers.files import (
 )
 from kong_ai_proxy.providers.flow import (
     Flow,
+    ParseError,
     Passed,
     Reply,
     Result,
@@ -66,6 +68,8 @@ PIECE = 8 << 20
 """Bytes. Google's pieces are multiples of 8 MiB but for the last one; its own clients send that."""
 
 _ERRORS = gemini.GENERATE.parse_error
+_FORBIDDEN = 403
+_GONE = "may not exist"  # You do not have permission to access the File x or it may not exist.
 _UPLOAD = "/upload/v1beta/files"
 _ID = r"[a-z0-9](?:[a-z0-9-]{0,98}[a-z0-9])?"
 _OWN_NAME = re.compile(rf"(?:(?P<kind>{'|'.join(ROUTE_TYPES)}):)?(?P<name>{_ID})")
@@ -233,15 +237,27 @@ def _put(session: str, offset: int, piece: bytes, command: str) -> Generator[Ste
 # ---- what is there
 
 
-def stored_file(name: str) -> Generator[Step, Any, StoredFile]:
-    """What Google tells of a file. Raises ProviderFailed."""
-    reply = yield from sent(Send("GET", f"/v1beta/files/{name}"), _ERRORS)
+def errors(told: str) -> ParseError:
+    """What makes sense of an error where a file is asked for, by the id that led to it. Of one that
+    is not there Google says that it may not be there, with the status 403."""
+
+    def parse(status: int, body: bytes) -> ProviderError:
+        error = _ERRORS(status, body)
+        is_gone = status == _FORBIDDEN and _GONE in error.message
+        return no_file(told).error if is_gone else error
+
+    return parse
+
+
+def stored_file(name: str, told: str) -> Generator[Step, Any, StoredFile]:
+    """What Google tells of a file; `told` is the id that led to it. Raises ProviderFailed."""
+    reply = yield from sent(Send("GET", f"/v1beta/files/{name}"), errors(told))
     return google_pages.read(gemini_files.parse_file, reply)
 
 
 def _retrieved(told: str) -> Generator[Step, Any, FileObject]:
     name, kind = find(told)
-    return _object((yield from stored_file(name)), kind)
+    return _object((yield from stored_file(name, told)), kind)
 
 
 def _list(wanted: Wanted) -> Steps:
@@ -264,13 +280,13 @@ def _content(wanted: Wanted, told: str) -> Passed:
     name, kind = find(told)
     send = Send("GET", f"/v1beta/files/{name}:download", "alt=media")
     if not kind:
-        return Passed(send, _ERRORS)
+        return Passed(send, errors(told))
     assert wanted.texts is not None
     lines = BatchOutput(wanted.texts, ROUTE_TYPES[kind], gemini_batches.parse_answer, _CODECS[kind])
-    return Passed(send, _ERRORS, "application/jsonl", LineFilter(lines, MAX_OUTPUT_LINE))
+    return Passed(send, errors(told), "application/jsonl", LineFilter(lines, MAX_OUTPUT_LINE))
 
 
 def _delete(told: str) -> Steps:
     name, _ = find(told)
-    yield from sent(Send("DELETE", f"/v1beta/files/{name}"), _ERRORS)
+    yield from sent(Send("DELETE", f"/v1beta/files/{name}"), errors(told))
     return Result(openai_files.render_deleted(told))

@@ -20,7 +20,7 @@ from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.gemini import vertex_batches
 from kong_ai_proxy.formats.gemini.batches import Job
 from kong_ai_proxy.formats.openai import batches as openai_batches
-from kong_ai_proxy.providers.files import BATCH_OPERATIONS, no_batch
+from kong_ai_proxy.providers.files import BATCH_OPERATIONS, batch_model, no_batch
 from kong_ai_proxy.providers.flow import (
     Flow,
     ProviderFailed,
@@ -85,7 +85,7 @@ def _create(wanted: Wanted, jobs: str) -> Steps:
     settings, dropped = google_batches.settings(asked, vertex_batches.SETTINGS)
     body = vertex_batches.render_create(
         f"batch-{wanted.id}",
-        _model(wanted.model or told.model),
+        _model(batch_model(wanted, told.model, f"google/{told.model}")),
         place.uri,
         output_prefix(place, kind, wanted.id),
         settings,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import orjson
 import pytest
 from openai.types import Batch, FileObject
 
 from kong_ai_proxy.formats.anthropic import batches as lines_of
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.providers.anthropic.batches import BATCHES
-from kong_ai_proxy.providers.flow import ProviderFailed
+from kong_ai_proxy.providers.files import SLICE
+from kong_ai_proxy.providers.flow import ProviderFailed, Send, Wait
 from tests.flows import Driven, reply, run, wanted
 from tests.providers import ToolCall, Turn, Usage
 from tests.providers.anthropic_batches_api import AnthropicBatches
@@ -52,6 +54,19 @@ def test_requests_come_inline(world: World, upstream: AnthropicBatches) -> None:
     assert first["params"]["messages"][0]["role"] == "user"
     assert first["params"]["model"] == MODEL
     assert upstream.failures == []
+
+
+def test_others_have_a_turn_while_requests_are_converted(world: World) -> None:
+    many = [{"custom_id": f"r{number}", "body": BODY} for number in range(300)]
+    asked = wanted(
+        "llm/v1/batches", collection="batches", texts=world.texts, body={"requests": many, **NEW}
+    )
+    steps = BATCHES.run(asked)
+    waits, step = 0, next(steps)
+    while isinstance(step, Wait):
+        waits, step = waits + 1, steps.send(0.0)
+    assert isinstance(step, Send)
+    assert waits >= len(orjson.dumps(many)) // SLICE
 
 
 def test_requests_come_as_a_data_url(world: World, upstream: AnthropicBatches) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -46,6 +47,9 @@ TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
 class Texts:
     """Requests and answers that show that they were converted."""
+
+    def real_model(self, named: str) -> str:
+        return named
 
     def request(
         self, route_type: str, body: Mapping[str, object], codec: object = None
@@ -407,6 +411,24 @@ def test_100_megabytes_pass_with_flat_memory() -> None:
     assert came > 100_000_000
     assert sent > 100_000_000
     assert peak < 2 << 20
+
+
+def test_a_piece_is_held_once() -> None:
+    size, piece = 4 << 20, bytes(1 << 16)
+    body = iter([form(PURPOSE, ("file", b"", "a.bin"), end=False)[:-2], *[piece] * 160])
+    upload = Upload(wanted(openai.FILES, content_type=TYPE), size)
+    tracemalloc.start()
+    for _ in range(2):
+        steps = upload.piece()
+        with contextlib.suppress(StopIteration):
+            step = next(steps)
+            while isinstance(step, Receive):
+                step = steps.send(next(body))
+        del steps  # and with it the piece
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert upload.taken == 2 * size
+    assert peak < size + (1 << 20)
 
 
 # ---- lines of output

@@ -233,6 +233,43 @@ def test_output_is_the_same_however_it_is_cut(world: World, upstream: GeminiFile
     assert {world.read(path, size) for size in range(2, 40, 7)} == {whole}
 
 
+def test_a_file_for_another_model_than_the_configured_makes_no_batch(
+    world: World, upstream: GeminiFiles
+) -> None:
+    file = world.upload(INPUT).value
+    asked: Any = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+    world.model = "gemini-2.5-pro"
+    with pytest.raises(FormatError, match=f"{MODEL}.*must be: gemini-2.5-pro"):
+        world.ask("POST", "/batches", **asked)
+    assert upstream.batches == {}
+    world.model = MODEL
+    assert world.ask("POST", "/batches", **asked).value["model"] == MODEL
+
+
+def test_a_file_that_is_not_there_is_not_found(world: World, upstream: GeminiFiles) -> None:
+    """Google says 403: You do not have permission to access the File x or it may not exist."""
+    told = world.upload(INPUT).value["id"]
+    upstream.files.clear()
+    asked: Any = {"input_file_id": told, "endpoint": CHAT, "completion_window": "24h"}
+    for method, path, body in (
+        ("GET", f"/files/{told}", {}),
+        ("DELETE", f"/files/{told}", {}),
+        ("POST", "/batches", asked),
+        ("POST", "/batches", {**asked, "model": MODEL}),
+    ):
+        with pytest.raises(ProviderFailed, match="No such File") as failed:
+            world.ask(method, path, **body)
+        assert failed.value.error.status == 404
+
+
+def test_what_is_forbidden_stays_so() -> None:
+    asked = wanted("llm/v1/files", method="GET", rest=(file_id("abc"),), collection="files")
+    denied = reply({"error": {"code": 403, "message": "API key expired."}}, 403)
+    with pytest.raises(ProviderFailed, match="API key expired") as failed:
+        run(FILES, asked, [denied])
+    assert failed.value.error.status == 403
+
+
 def test_embeddings_are_batched_too(world: World, upstream: GeminiFiles) -> None:
     url = "/v1/embeddings"
     body = {"model": "gemini-embedding-001", "input": "hi", "dimensions": 4}

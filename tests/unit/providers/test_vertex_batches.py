@@ -275,6 +275,20 @@ def test_a_batch_runs_and_its_output_is_openais(
     assert storage.failures == jobs.failures == []
 
 
+@pytest.mark.parametrize("spelled", [MODEL, f"google/{MODEL}"])
+def test_a_file_for_another_model_than_the_configured_makes_no_batch(
+    world: World, jobs: VertexBatches, spelled: str
+) -> None:
+    file = world.upload(jsonl(line("a", asks("2 + 2?", model=spelled)))).value
+    asked: Any = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+    world.model = "gemini-2.5-pro"
+    with pytest.raises(FormatError, match=f"{MODEL}.*must be: gemini-2.5-pro"):
+        world.ask("POST", "/batches", **asked)
+    assert jobs.jobs == {}
+    world.model = spelled
+    assert world.ask("POST", "/batches", **asked).value["model"] == MODEL
+
+
 def test_output_is_the_same_however_it_is_cut(world: World, jobs: VertexBatches) -> None:
     batch = made(world)
     turn = Turn(text="Füür", tool_calls=[ToolCall("add", {"a": 1})])
