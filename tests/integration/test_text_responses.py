@@ -15,6 +15,7 @@ from openai.types.responses import (
     EasyInputMessageParam,
     FunctionToolParam,
     Response,
+    ResponseCustomToolCall,
     ResponseFunctionToolCall,
     ResponseInputParam,
     ResponseReasoningItem,
@@ -38,7 +39,7 @@ from tests.integration.text_world import (
     drain,
     on,
 )
-from tests.providers import Turn, Usage
+from tests.providers import ToolCall, Turn, Usage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -204,6 +205,58 @@ async def test_the_stream_helper_takes_it(client: AsyncOpenAI, place: Place) -> 
     assert answer.output_text == (snapshots[-1] if snapshots else "")
     if speaks:
         assert answer.output_text == "Let me look."
+
+
+ASKED: dict[str, Any] = {
+    "store": False,
+    "include": ["reasoning.encrypted_content"],
+    "tools": [
+        {"type": "namespace", "name": "clock", "description": "Time.", "tools": [TOOLS[1]]},
+        {
+            "type": "custom",
+            "name": "patch",
+            "description": "Edits files.",
+            "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"},
+        },
+    ],
+}
+"""What coding agents send: functions in namespaces, tools that take any text."""
+PATCH = '*** Begin "Patch"\n+Zürich\n'
+
+
+@on("anthropic", "bedrock", "gemini", "cohere", "mistral", "ollama", "huggingface", "vllm")
+@pytest.mark.parametrize("streamed", [False, True], ids=["one-shot", "streamed"])
+async def test_namespaces_and_custom_tools(
+    client: AsyncOpenAI, place: Place, streamed: bool
+) -> None:
+    """Elsewhere both are functions, and the client sees its own again."""
+    calls = [ToolCall("clock__get_time", TIME.arguments), ToolCall("patch", {"input": PATCH})]
+    place.upstream.script(Turn(tool_calls=calls), Turn(text="Done."))
+    if streamed:
+        events = await events_of(client, place, **ASKED)
+        inputs = [e.input for e in events if e.type == "response.custom_tool_call_input.done"]
+        assert inputs == [PATCH]
+        end = events[-1]
+        assert end.type == "response.completed"
+        first = end.response
+    else:
+        first = await client.responses.create(model=place.model, input=[QUESTION], **ASKED)
+    time, patch = (item for item in checked(first).output if item.type.endswith("_call"))
+    assert isinstance(time, ResponseFunctionToolCall)
+    assert (time.namespace, time.name, json.loads(time.arguments)) == (
+        *("clock", "get_time", TIME.arguments),
+    )
+    assert isinstance(patch, ResponseCustomToolCall)
+    assert (patch.namespace, patch.name, patch.input) == (None, "patch", PATCH)
+    history: Any = [
+        *(QUESTION, *items_of(first)),
+        {"type": "function_call_output", "call_id": time.call_id, "output": "It is noon."},
+        {"type": "custom_tool_call_output", "call_id": patch.call_id, "output": "Patched."},
+    ]
+    second = await client.responses.create(model=place.model, input=history, **ASKED)
+    assert second.output_text == "Done."
+    for said in (b"clock__get_time", b"It is noon.", b"Patched.", b"Lark grammar"):
+        assert said in place.upstream.requests[-1].body
 
 
 @on("anthropic", "bedrock", "bedrock-claude", "vertex-claude", "gemini", "vertex")

@@ -33,6 +33,7 @@ from kong_ai_proxy.formats.fields import object_of, objects_of, text_of
 from kong_ai_proxy.formats.openai import responses_items as items
 from kong_ai_proxy.formats.openai.answers import number_of
 from kong_ai_proxy.formats.openai.errors import error_of
+from kong_ai_proxy.formats.openai.responses_tools import Own, input_of, own_names
 from kong_ai_proxy.formats.openai.usage import usage
 
 Object = Mapping[str, object]
@@ -171,7 +172,7 @@ def render_answer(answer: Answer, context: Context) -> dict[str, object]:
     end = Finished(choice.finish_reason, choice.stop_sequence)
     output = _output(choice, context)
     cut = output[-1] if output else {}
-    if items.incomplete_reason(end) and cut.get("type") in ("message", "function_call"):
+    if items.incomplete_reason(end) and "status" in cut and cut["type"] != "image_generation_call":
         cut["status"] = "incomplete"
     begun = Started(answer.id, answer.model, answer.created)
     response = items.response(begun, context, output, "in_progress")
@@ -241,5 +242,9 @@ def _call(call: ToolCall, context: Context, index: int) -> list[items.Item]:
         identity = items.item_id("rs", context, index)
         found.append(items.reasoning(identity, "", items.sealed_call(call.signature)))
         index += 1
-    ids = items.item_id("fc", context, index), items.call_id(call.id, context, index)
-    return [*found, items.function_call(ids, "completed", call.name, call.arguments or "{}")]
+    own = own_names(context.request).get(call.name) or Own(call.name)
+    kind = "ctc" if own.is_custom else "fc"
+    ids = items.item_id(kind, context, index), items.call_id(call.id, context, index)
+    arguments = call.arguments or "{}"
+    said = input_of(arguments) if own.is_custom else arguments
+    return [*found, items.call(ids, "completed", own, said)]

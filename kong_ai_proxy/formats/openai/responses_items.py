@@ -17,6 +17,7 @@ from kong_ai_proxy.formats.codec import Context
 from kong_ai_proxy.formats.conversation import Media, Thinking
 from kong_ai_proxy.formats.deltas import Finished, Started
 from kong_ai_proxy.formats.fields import data_url, objects_of, text_of
+from kong_ai_proxy.formats.openai.responses_tools import Own
 from kong_ai_proxy.formats.usage import Usage
 
 Object = Mapping[str, object]
@@ -30,29 +31,6 @@ _IMAGES = {
     "image/gif": "gif",
 }
 _LIFETIMES = ("30m", "12h")
-
-HOSTED = frozenset(
-    {
-        "apply_patch",
-        "code_interpreter",
-        "computer",
-        "computer_use_preview",
-        "custom",
-        "file_search",
-        "image_generation",
-        "local_shell",
-        "mcp",
-        "namespace",
-        "programmatic_tool_calling",
-        "shell",
-        "tool_search",
-        "web_search",
-        "web_search_2025_08_26",
-        "web_search_preview",
-        "web_search_preview_2025_03_11",
-    }
-)
-"""Types of tools that are no functions: OpenAI runs them, or has calls of another kind for them."""
 
 # ---- thoughts
 
@@ -104,7 +82,7 @@ def own_reasoning(thinking: Thinking) -> Item | None:
 
 
 def item_id(kind: str, context: Context, index: int) -> str:
-    """The id of the output item with an index; `kind`: msg, rs, fc or ig."""
+    """The id of the output item with an index; `kind`: msg, rs, fc, ctc or ig."""
     return f"{kind}_{context.id}{index}"
 
 
@@ -164,16 +142,17 @@ def sealed_call(signature: str) -> str:
     return f"{_CALL}{signature}"
 
 
-def function_call(ids: tuple[str, str], status: str, name: str, arguments: str) -> Item:
-    """A call; `ids`: the item's and the call's."""
-    return {
+def call(ids: tuple[str, str], status: str, own: Own, arguments: str) -> Item:
+    """A call; `ids`: the item's and the call's. `arguments`: of a custom tool its input."""
+    item: Item = {
         "id": ids[0],
-        "type": "function_call",
+        "type": "custom_tool_call" if own.is_custom else "function_call",
         "status": status,
-        "arguments": arguments,
+        "input" if own.is_custom else "arguments": arguments,
         "call_id": ids[1],
-        "name": name,
+        "name": own.name,
     }
+    return {**item, "namespace": own.namespace} if own.namespace else item
 
 
 def image(identity: str, media: Media) -> Item:

@@ -33,8 +33,9 @@ from kong_ai_proxy.formats.conversation import (
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.fields import data_url
-from kong_ai_proxy.formats.openai.responses_items import HOSTED, Item, own_reasoning
+from kong_ai_proxy.formats.openai.responses_items import Item, own_reasoning
 from kong_ai_proxy.formats.openai.responses_request import ENCRYPTED, LOGPROBS
+from kong_ai_proxy.formats.openai.responses_tools import HOSTED
 
 _SETTINGS = frozenset(
     {

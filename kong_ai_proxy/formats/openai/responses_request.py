@@ -23,9 +23,6 @@ from kong_ai_proxy.formats.conversation import (
     Role,
     Text,
     Thinking,
-    Tool,
-    ToolCall,
-    ToolChoice,
     ToolResult,
     merged,
 )
@@ -40,6 +37,7 @@ from kong_ai_proxy.formats.fields import (
     wrong,
 )
 from kong_ai_proxy.formats.openai import responses_items as items
+from kong_ai_proxy.formats.openai import responses_tools
 
 Object = Mapping[str, object]
 
@@ -54,13 +52,13 @@ _ROLES: Mapping[str, Role] = {
     "assistant": "assistant",
 }
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+_DETAILS: Mapping[str, str] = {"low": "low", "high": "high", "original": "high"}
+"""Of images. The last is known to Responses alone; auto is what all do of themselves."""
 _STATELESS = "this route keeps no responses"
-_CHOICE = (
-    'tool_choice: expected one of "auto", "none", "required", or {"type": "function", "name": ...}'
-)
 _ITEMS = (
-    "a message, function_call, function_call_output or reasoning: other items, such as calls of "
-    "hosted tools, cannot be carried over to this provider; leave them out"
+    "a message, function_call, function_call_output, custom_tool_call, custom_tool_call_output or "
+    "reasoning: other items, such as calls of hosted tools, cannot be carried over to this "
+    "provider; leave them out"
 )
 
 
@@ -68,21 +66,26 @@ def parse_request(body: Object, *, model: str, stream: bool | None) -> Conversat
     """See ChatClient."""
     said = {name: value for name, value in body.items() if value is not None}
     _refuse_stored(said)
-    messages = (*_instructions(said), *_together(_input(said.pop("input", None))))
+    tools = responses_tools.read(said)
+    spoken = tuple(_together(_input(said.pop("input", None))))
+    if not spoken:
+        wrong("input", "something that is said")
+    messages = (*_instructions(said), *tools.messages, *spoken)
     named = openai.requested_model({"model": said.pop("model", None)}) or ""
     asked = bool(said.pop("stream", False))
-    tools, native_tools = _tools(said.pop("tools", []))
+    said.pop("tools", None)
+    choice = responses_tools.choice(said.pop("tool_choice", None), tools)
     return Conversation(
         messages=messages,
         model=model or named,
         stream=asked if stream is None else stream,
         wants_usage=True,
-        tools=tools,
-        native_tools=native_tools,
-        tool_choice=_tool_choice(said.pop("tool_choice", None)),
+        tools=tuple(tools.functions),
+        native_tools=tuple(tools.native),
+        tool_choice=choice,
         parallel_tool_calls=_flag(said, "parallel_tool_calls"),
         output=_text_options(said),
-        reasoning=_reasoning(said.pop("reasoning", None)),
+        reasoning=_reasoning(said),
         extra=an_object(said.pop("extra_body", {}), "extra_body"),
         settings=_settings(said),
     )
@@ -126,8 +129,19 @@ def _settings(said: dict[str, object]) -> dict[str, object]:
         said["include"] = others
     if said.get("truncation") == "disabled":  # what all others do
         del said["truncation"]
+    if isinstance(said.get("stop"), str):  # not OpenAI's here, but known to nearly all others
+        said["stop"] = [said["stop"]]
+    if "context_management" in said:  # Anthropic has something else of that name
+        said["context_management.compaction"] = said.pop("context_management")
     said.pop("stream_options", None)  # whether pieces are padded, which they are not
     return said
+
+
+def _others(options: Object, name: str, *known: str) -> dict[str, object]:
+    """What an object of options has beside what can be said elsewhere, by names under which it is
+    told to be dropped."""
+    others = ((member, value) for member, value in options.items() if member not in known)
+    return {f"{name}.{member}": value for member, value in others if value is not None}
 
 
 # ---- input
@@ -152,8 +166,8 @@ def _input(value: object) -> Iterator[Message]:
             signature = items.call_signature(item)
             if not signature:
                 yield from _thought(item)
-        elif kind == "function_call":
-            yield Message("assistant", (_call(item, where, signature),))
+        elif kind in responses_tools.CALLS:
+            yield Message("assistant", (responses_tools.call(item, where, signature),))
             signature = ""
         else:
             signature = ""
@@ -185,12 +199,14 @@ def _belongs(before: Message, after: Message) -> bool:
 def _item(item: Object, kind: object, where: str) -> Iterator[Message]:
     if kind == "message":
         yield _message(item, where)
-    elif kind == "function_call_output":
+    elif kind in responses_tools.RESULTS:
         yield Message("user", (_result(item, where),))
     elif kind == "image_generation_call":
         media = items.image_media(item)
         if media is not None:
             yield Message("assistant", (media,))
+    elif kind == "additional_tools":
+        return
     elif kind == "item_reference":
         raise FormatError(f"{where}: {_STATELESS}; send the item itself instead of item_reference")
     else:
@@ -203,20 +219,12 @@ def _thought(item: Object) -> Iterator[Message]:
         yield Message("assistant", (thinking,))
 
 
-def _call(item: Object, where: str, signature: str) -> ToolCall:
-    return ToolCall(
-        id=a_text(item.get("call_id"), f"{where}.call_id"),
-        name=a_text(item.get("name"), f"{where}.name"),
-        arguments=a_text(item.get("arguments", ""), f"{where}.arguments") or "{}",
-        signature=signature,
-    )
-
-
 def _result(item: Object, where: str) -> ToolResult:
     call = a_text(item.get("call_id"), f"{where}.call_id")
+    name = responses_tools.called(text_of(item, "name"), text_of(item, "namespace"))
     output = item.get("output")
     if isinstance(output, str):
-        return ToolResult(call, (Text(output),) if output else (), text_of(item, "name"))
+        return ToolResult(call, (Text(output),) if output else (), name)
     if not isinstance(output, list):
         wrong(f"{where}.output", "a string or an array of parts")
     content: list[Text | Media] = []
@@ -225,7 +233,7 @@ def _result(item: Object, where: str) -> ToolResult:
         if isinstance(block, Refusal):
             wrong(f"{place}.type", "input_text, input_image or input_file")
         content.append(block)
-    return ToolResult(call, tuple(content), text_of(item, "name"))
+    return ToolResult(call, tuple(content), name)
 
 
 def _message(item: Object, where: str) -> Message:
@@ -262,8 +270,7 @@ def _part(part: Object, where: str) -> Text | Media | Refusal:
 
 
 def _image(part: Object, where: str) -> Media:
-    detail = text_of(part, "detail")
-    detail = "" if detail == "auto" else detail
+    detail = _DETAILS.get(text_of(part, "detail"), "")
     if identity := text_of(part, "file_id"):
         return Media(kind="image", file_id=identity, detail=detail, cache=_cache(part))
     url = part.get("image_url")
@@ -311,52 +318,14 @@ def _cache(part: Object) -> str | None:
     return "1h" if point.get("ttl") == "12h" else ""
 
 
-# ---- tools and options
-
-
-def _tools(value: object) -> tuple[tuple[Tool, ...], tuple[Object, ...]]:
-    tools: list[Tool] = []
-    native: list[Object] = []
-    for where, tool in objects(value, "tools"):
-        kind = a_text(tool.get("type"), f"{where}.type")
-        if kind in items.HOSTED:
-            raise FormatError(
-                f"{where}.type: expected function: OpenAI's tool {kind} is not known to this "
-                "provider; leave it out"
-            )
-        if kind == "function":
-            tools.append(_tool(tool, where))
-        else:
-            native.append(tool)
-    return tuple(tools), tuple(native)
-
-
-def _tool(tool: Object, where: str) -> Tool:
-    """Elsewhere a function that is not said to be strict is not, so that false need not be said."""
-    parameters = tool.get("parameters")
-    return Tool(
-        name=a_text(tool.get("name"), f"{where}.name"),
-        description=text_of(tool, "description"),
-        parameters=None if parameters is None else an_object(parameters, f"{where}.parameters"),
-        strict=True if tool.get("strict") is True else None,
-    )
-
-
-def _tool_choice(choice: object) -> ToolChoice | None:
-    match choice:
-        case None:
-            return None
-        case "auto" | "none" | "required":
-            return ToolChoice(choice)
-        case {"type": "function", "name": str(name)}:
-            return ToolChoice("tool", name)
-    raise FormatError(_CHOICE)
+# ---- options
 
 
 def _text_options(said: dict[str, object]) -> OutputFormat | None:
     options = an_object(said.pop("text", {}), "text")
     if options.get("verbosity") is not None:
         said["verbosity"] = options["verbosity"]
+    said.update(_others(options, "text", "format", "verbosity"))
     asked = options.get("format")
     if asked is None:
         return None
@@ -377,11 +346,10 @@ def _text_options(said: dict[str, object]) -> OutputFormat | None:
     )
 
 
-def _reasoning(value: object) -> Reasoning | None:
+def _reasoning(said: dict[str, object]) -> Reasoning | None:
     """How detailed a summary is asked for cannot be said elsewhere, only that there is one."""
-    if value is None:
-        return None
-    asked = an_object(value, "reasoning")
+    asked = an_object(said.pop("reasoning", {}), "reasoning")
+    said.update(_others(asked, "reasoning", "effort", "summary", "generate_summary"))
     effort = asked.get("effort")
     if effort == "max":  # above xhigh, which is the most that the other formats know
         effort = "xhigh"

@@ -34,6 +34,7 @@ from kong_ai_proxy.formats.errors import ProviderError
 from kong_ai_proxy.formats.openai import responses_items as items
 from kong_ai_proxy.formats.openai.responses_answer import CODES
 from kong_ai_proxy.formats.openai.responses_items import Item
+from kong_ai_proxy.formats.openai.responses_tools import Own, input_of, own_names
 from kong_ai_proxy.formats.usage import Usage
 
 _dumps = orjson.dumps
@@ -73,16 +74,17 @@ class _Open:
 class _Call(_Open):
     """A call under way."""
 
-    __slots__ = ("call_id", "name")
+    __slots__ = ("call_id", "own")
 
-    def __init__(self, ids: tuple[str, str], index: int, name: str) -> None:
-        super().__init__("function_call_arguments", ids[0], index)
+    def __init__(self, ids: tuple[str, str], index: int, own: Own) -> None:
+        kind = "custom_tool_call_input" if own.is_custom else "function_call_arguments"
+        super().__init__(kind, ids[0], index)
         self.call_id = ids[1]
-        self.name = name
+        self.own = own
 
     def item(self, status: str, arguments: str) -> Item:
         """The call as it is told."""
-        return items.function_call((self.id, self.call_id), status, self.name, arguments)
+        return items.call((self.id, self.call_id), status, self.own, arguments)
 
     def is_whole(self) -> bool:
         """Whether its arguments can be complete."""
@@ -107,6 +109,7 @@ class ResponsesWriter:
         "_out",
         "_output",
         "_over",
+        "_own",
         "_sequence",
         "_started",
         "_thought",
@@ -126,6 +129,7 @@ class ResponsesWriter:
         self._message: _Open | None = None
         self._thought: _Open | None = None
         self._calls: dict[int, _Call] = {}
+        self._own: Mapping[str, Own] | None = None
         self._last_text: Item = {}  # the last part of a message that is done
 
     def feed(self, deltas: list[Delta]) -> bytes:
@@ -341,26 +345,37 @@ class ResponsesWriter:
         self._close()
         if delta.signature:
             self._close_thought(self._open_thought(), items.sealed_call(delta.signature))
-        index, identity = self._new("fc")
+        if self._own is None:
+            self._own = own_names(self._context.request)
+        own = self._own.get(delta.name) or Own(delta.name)
+        index, identity = self._new("ctc" if own.is_custom else "fc")
         ids = identity, items.call_id(delta.id, self._context, index)
-        call = self._calls[delta.number] = _Call(ids, index, delta.name)
+        call = self._calls[delta.number] = _Call(ids, index, own)
         self._head(call)
         self._add(index, call.item("in_progress", ""))
 
     def _call_arguments(self, delta: CallArguments) -> None:
+        """The input of a custom tool stands in JSON, so that it can be told once that is whole."""
         call = self._calls.get(delta.number)
-        if call is not None and delta.text and not delta.choice:
+        if call is None or not delta.text or delta.choice:
+            return
+        if call.own.is_custom:
+            call.texts.append(delta.text)
+        else:
             self._piece(call, delta.text)
 
     def _close_call(self, call: _Call, status: str) -> None:
-        if not call.texts:
-            self._piece(call, "{}")
-        arguments = "".join(call.texts)
+        arguments = "".join(call.texts) or "{}"
+        if call.own.is_custom:
+            arguments = input_of(arguments)
+            self._piece(call, arguments)
+        elif not call.texts:
+            self._piece(call, arguments)
         self._event(
-            "response.function_call_arguments.done",
+            f"response.{call.kind}.done",
             item_id=call.id,
             output_index=call.index,
-            arguments=arguments,
+            **{"input" if call.own.is_custom else "arguments": arguments},
         )
         self._done(call.index, call.item(status, arguments))
 

@@ -27,7 +27,7 @@ from kong_ai_proxy.formats.conversation import (
 )
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.openai.responses import RESPONSES
-from kong_ai_proxy.formats.openai.responses_items import HOSTED
+from kong_ai_proxy.formats.openai.responses_tools import HOSTED
 from tests.unit.formats import strategies
 from tests.unit.formats.openai_responses import judge
 
@@ -151,6 +151,31 @@ def test_what_only_the_provider_knows_stays_in_the_settings() -> None:
     assert parse(**asked).settings == asked
 
 
+def test_options_that_nobody_else_has_are_told_by_their_places() -> None:
+    found = parse(
+        reasoning={"effort": "max", "context": "all_turns", "mode": None},
+        text={"verbosity": "low", "voice": "calm"},
+        context_management=[{"type": "compaction", "compact_threshold": 9}],
+    )
+    assert found.reasoning == Reasoning(effort="xhigh")
+    assert list(found.settings) == [
+        *("verbosity", "text.voice", "reasoning.context", "context_management.compaction"),
+    ]
+
+
+def test_one_stop_is_a_list_of_one() -> None:
+    assert parse(stop="END").settings == {"stop": ["END"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"), [("original", "high"), ("low", "low"), ("auto", ""), (None, "")]
+)
+def test_a_detail_is_one_that_others_know(said: str | None, found: str) -> None:
+    image = {"type": "input_image", "file_id": "file-1", "detail": said}
+    (message,) = parse_input({"role": "user", "content": [image]})
+    assert message.blocks == (Media(kind="image", file_id="file-1", detail=found),)
+
+
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
@@ -171,7 +196,7 @@ def test_tools_of_other_providers_are_native_ones() -> None:
     assert parse(tools=[tool]).native_tools == (tool,)
 
 
-@pytest.mark.parametrize("kind", sorted(HOSTED))
+@pytest.mark.parametrize("kind", sorted(HOSTED - {"custom", "namespace"}))
 def test_a_tool_that_openai_runs_is_refused_by_name(kind: str) -> None:
     with pytest.raises(FormatError, match=rf"tools\[0\]\.type: .* OpenAI's tool {kind} is not"):
         parse(tools=[{"type": kind}])
@@ -234,7 +259,8 @@ def test_an_image_that_the_model_made_stays_its_own() -> None:
 
 
 def test_a_thought_that_says_nothing_is_left_out() -> None:
-    assert parse_input({"type": "reasoning", "id": "rs_1", "summary": []}) == ()
+    thought = {"type": "reasoning", "id": "rs_1", "summary": []}
+    assert parse_input(thought, {"role": "user", "content": "Hi"}) == (HI,)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +269,8 @@ def test_a_thought_that_says_nothing_is_left_out() -> None:
         ({"input": None}, "input: expected a string or a non-empty array"),
         ({"input": []}, "input: expected a string or a non-empty array"),
         ({"input": [3]}, "input[0]: expected an object"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input: expected something"),
+        ({"input": [{"type": "additional_tools", "tools": []}]}, "input: expected something"),
         ({"input": [{"role": "tool", "content": "a"}]}, "input[0].role: expected one of user"),
         ({"input": [{"role": "user"}]}, "input[0].content: expected a string or an array"),
         ({"input": [{"role": "user", "content": [{"type": "x"}]}]}, "input[0].content[0].type"),
