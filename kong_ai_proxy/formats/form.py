@@ -338,7 +338,8 @@ class Part(NamedTuple):
 
 
 class FormReader(_Scanner):
-    """Takes one form apart, however it is cut."""
+    """Takes one form apart, however it is cut. A part in a transfer encoding (RFC 7578 section 4.7
+    has done away with them) and a text in another charset than UTF-8 are refused."""
 
     def __init__(self, content_type: str) -> None:
         """Raises FormError unless `content_type` is multipart/form-data with a usable boundary."""
@@ -360,6 +361,7 @@ class FormReader(_Scanner):
     @override
     def _enter(self, head: bytes) -> None:
         part = _Part(head)
+        part.check_coding()
         self._found.append(Part(part.name, part.filename, part.media_type))
         self._to_skip = 2  # the line end between the headers and the content
 
@@ -421,9 +423,15 @@ class _Part:
         """Raise FormError unless everybody reads the content as the same text."""
         if self._is_file:
             raise FormError(f"the field {self.name!r} has a file name, expected a plain value")
+        self.check_coding()
+
+    def check_coding(self) -> None:
+        """Raise FormError unless the content is what it is, and in UTF-8 where it is a text."""
         encoding = self._headers.get("content-transfer-encoding", "binary").strip().lower()
         if encoding not in _PLAIN_ENCODINGS:
             raise FormError(f"the field {self.name!r} has a transfer encoding, expected none")
+        if self._is_file:
+            return
         media_type = self._headers.get("content-type", "")
         start = media_type.find(";")
         parameters = _parameters(media_type, start, "Content-Type") if start >= 0 else {}

@@ -36,13 +36,15 @@ def parse_request(body: Mapping[str, object], parts: tuple[Part, ...] = ()) -> V
     """A request for a video: of a form its plain fields and its parts, or a JSON object and no
     parts. Raises FormatError."""
     said = _members(body)
-    image = _file(parts) or _reference(said)
+    file, reference = _file(parts), _reference(said)
+    if file and reference:
+        wrong(_REFERENCE, "one image, as a file or as a data URL")
     return VideoRequest(
         prompt=_prompt(said.pop("prompt", None)),
         model=openai.requested_model({"model": said.pop("model", None)}) or "",
         seconds=_seconds(said.pop("seconds", None)),
         size=_size(said.pop("size", None)),
-        image=image,
+        image=file or reference,
         settings=said,
     )
 

@@ -109,6 +109,13 @@ def test_bad_files_say_where(parts: tuple[Part, ...], text: str) -> None:
         videos.parse_request({"prompt": "x"}, parts)
 
 
+def test_an_image_twice_is_one_too_many() -> None:
+    data = "data:image/png;base64,iVBORw0KGgo="
+    for said in ({"input_reference": data}, {"input_reference[image_url]": data}):
+        with pytest.raises(FormatError, match="input_reference: expected one image"):
+            videos.parse_request({"prompt": "x", **said}, (file(PNG),))
+
+
 @given(st.from_regex(r"[!-~]{1,375}", fullmatch=True))
 def test_a_name_is_read_back_from_its_id(name: str) -> None:
     made = videos.video_id(name)
