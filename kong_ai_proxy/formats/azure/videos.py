@@ -41,8 +41,6 @@ _SIZES = (
     (1920, 1080),
 )
 _USUAL_SIZE = (1280, 720)
-_KNOWN = frozenset({"inpaint_items", "n_variants"})
-
 _FILTERED = frozenset({"input_moderation", "output_moderation"})
 
 _STATUSES: Mapping[str, Status] = {
@@ -73,11 +71,13 @@ def render_request(request: VideoRequest, deployment: str) -> Order:
         "n_seconds": seconds,
         "n_variants": 1,
     }
+    known = {"n_variants"}
     if request.image:
         body["inpaint_items"] = [_first_frame(request.image)]
     elif "inpaint_items" in request.settings:
         body["inpaint_items"] = anything(request.settings["inpaint_items"], "inpaint_items")
-    dropped = tuple(name for name in request.settings if name not in _KNOWN)
+        known.add("inpaint_items")
+    dropped = tuple(name for name in request.settings if name not in known)
     return Order(body, seconds, size, dropped)
 
 

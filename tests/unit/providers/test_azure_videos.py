@@ -61,6 +61,16 @@ def test_an_image_makes_it_a_form() -> None:
     assert orjson.loads(parts["inpaint_items"].content) == [frame]
 
 
+def test_items_of_the_clients_own() -> None:
+    """With an image they are not its: what it is called here no client knows."""
+    items = [{"frame_index": 3, "type": "video", "file_name": "a.mp4"}]
+    alone = start(inpaint_items=items)
+    assert (alone.sent()["inpaint_items"], alone.result.dropped) == (items, ())  # type: ignore[union-attr]
+    beside = start(inpaint_items=items, parts=(Part("input_reference", "x.png", "", PNG),))
+    assert beside.result.dropped == ("inpaint_items",)  # type: ignore[union-attr]
+    assert b"a.mp4" not in (beside.sends[0].body or b"")
+
+
 def test_a_client_cannot_write_parts_of_its_own() -> None:
     parts = (Part("input_reference", "x.png", "", PNG + f"\r\n--{ID}\r\n".encode()),)
     with pytest.raises(FormatError, match="boundary"):
@@ -116,7 +126,8 @@ def test_a_time_that_is_none_is_not_told(told: Any) -> None:
     ],
 )
 def test_a_job_that_failed(changes: dict[str, Any], code: str) -> None:
-    video = checked(ask(SORA, "GET", GIVEN, replies=[payload("sora_queued", **changes)]))
+    job = payload("sora_queued", finished_at=1748469900, **changes)
+    video = checked(ask(SORA, "GET", GIVEN, replies=[job]))
     assert (video.status, video.completed_at) == ("failed", None)
     assert video.error
     assert video.error.code == code
