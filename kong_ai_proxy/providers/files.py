@@ -70,6 +70,19 @@ def file_name(told: str) -> str:
     return name
 
 
+def leads_to(find: Callable[[str], object]) -> Callable[[str], bool]:
+    """Whether an id leads anywhere; `find` raises ProviderFailed for one that does not."""
+
+    def leads(told: str) -> bool:
+        try:
+            find(told)
+        except ProviderFailed:
+            return False
+        return True
+
+    return leads
+
+
 FILE_OPERATIONS = (
     "POST /files",
     "GET /files",

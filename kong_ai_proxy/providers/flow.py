@@ -211,6 +211,9 @@ class Flow(NamedTuple):
     whole, at most `max_request_body_size`."""
     collections: tuple[str, ...] = ()
     """In place of the operation's, where a provider has more below one route type."""
+    made: Callable[[str, str, ModelOptions], bool] | None = None
+    """Whether an id, of a collection such as files, has the form of those that are made here with
+    these options, whose templates are not expanded. None: ids have any form."""
     no_form: str = ""
     """What to tell a client that sends a form where none is taken."""
 

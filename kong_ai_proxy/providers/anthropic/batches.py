@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import anthropic, openai
 from kong_ai_proxy.formats.anthropic import batches as anthropic_batches
 from kong_ai_proxy.formats.anthropic.batches import MessageBatch
@@ -34,6 +35,7 @@ from kong_ai_proxy.providers.files import (
     BatchInput,
     BatchOutput,
     LineFilter,
+    leads_to,
     no_batch,
     no_file,
 )
@@ -102,7 +104,14 @@ def _file(wanted: Wanted) -> Steps:
     raise not_there(wanted, "GET /files/{id}", "GET /files/{id}/content")
 
 
-BATCHES = Flow(_run, collections=("batches", "files"), no_form=_NO_FILES)
+def _made(collection: str, told: str, _: ModelOptions) -> bool:
+    """See Flow.made."""
+    if collection == "files":
+        return told == _INLINE or bool(_DATA.match(told)) or leads_to(_batch_id)(told)
+    return bool(_ID.fullmatch(told))
+
+
+BATCHES = Flow(_run, collections=("batches", "files"), made=_made, no_form=_NO_FILES)
 
 
 def _name(told: str) -> str:

@@ -15,7 +15,7 @@ from kong_ai_proxy.formats import batches
 from kong_ai_proxy.formats.batches import Batch, BatchFault
 from kong_ai_proxy.formats.bedrock import batches as bedrock_batches
 from kong_ai_proxy.formats.bedrock import errors
-from kong_ai_proxy.formats.bedrock.batches import CONVERSE, INVOKE, Job
+from kong_ai_proxy.formats.bedrock.batches import CONVERSE, INVOKE, JOB_ID, Job
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import a_text
 from kong_ai_proxy.formats.openai import batches as openai_batches
@@ -30,6 +30,7 @@ from kong_ai_proxy.providers.bedrock.bucket import (
     parse_key,
 )
 from kong_ai_proxy.providers.bedrock.files import MODEL_HEADER, URLS, head
+from kong_ai_proxy.providers.bedrock.files import made as made_file
 from kong_ai_proxy.providers.bedrock.output import check_signs
 from kong_ai_proxy.providers.bedrock.paths import CONTROL, elsewhere
 from kong_ai_proxy.providers.files import (
@@ -81,7 +82,14 @@ def _run(wanted: Wanted) -> Steps:
     raise not_there(wanted, *BATCH_OPERATIONS)
 
 
-BATCHES = Flow(_run)
+def _made(collection: str, told: str, options: ModelOptions) -> bool:
+    """See Flow.made."""
+    if collection == "files":
+        return made_file(collection, told, options)
+    return told.startswith(_START) and bool(JOB_ID.fullmatch(told.removeprefix(_START)))
+
+
+BATCHES = Flow(_run, made=_made)
 
 
 # ---- making one
@@ -163,7 +171,7 @@ def _role(options: ModelOptions, settings: Mapping[str, object]) -> str:
 def _job(wanted: Wanted, place: Bucket, told: str) -> Generator[Step, Any, tuple[Job, str]]:
     """A job and the key of its input. Raises ProviderFailed, 404 where there is none."""
     name = told.removeprefix(_START)
-    if not told.startswith(_START) or not bedrock_batches.JOB_ID.fullmatch(name):
+    if not told.startswith(_START) or not JOB_ID.fullmatch(name):
         raise no_batch(told)
 
     def parse(status: int, body: bytes) -> ProviderError:

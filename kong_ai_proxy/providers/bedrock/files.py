@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import openai
 from kong_ai_proxy.formats.bedrock import CONVERSE, s3
 from kong_ai_proxy.formats.bedrock import batches as bedrock_batches
@@ -42,6 +43,7 @@ from kong_ai_proxy.providers.files import (
     Upload,
     file_id,
     file_name,
+    leads_to,
     no_file,
 )
 from kong_ai_proxy.providers.flow import (
@@ -100,7 +102,15 @@ def _run(wanted: Wanted) -> Steps:
     raise not_there(wanted, *FILE_OPERATIONS)
 
 
-FILES = Flow(_run, takes_body=True)
+_leads = leads_to(lambda told: known_key(file_name(told), told))
+
+
+def made(collection: str, told: str, _: ModelOptions) -> bool:
+    """See Flow.made."""
+    return collection == "files" and _leads(told)
+
+
+FILES = Flow(_run, takes_body=True, made=made)
 
 
 # ---- uploading

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import gemini
 from kong_ai_proxy.formats.batches import Batch, NewBatch
 from kong_ai_proxy.formats.errors import FormatError
@@ -49,7 +50,14 @@ def _run(wanted: Wanted) -> Steps:
     raise not_there(wanted, *BATCH_OPERATIONS, "DELETE /batches/{id}")
 
 
-BATCHES = Flow(_run)
+def _made(collection: str, told: str, options: ModelOptions) -> bool:
+    """See Flow.made."""
+    if collection == "files":
+        return gemini_files.made_file(collection, told, options)
+    return google_batches.leads(told)
+
+
+BATCHES = Flow(_run, made=_made)
 
 
 def _create(wanted: Wanted) -> Steps:

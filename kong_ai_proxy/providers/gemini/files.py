@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
 from kong_ai_proxy.formats.errors import ProviderError
@@ -35,6 +36,7 @@ from kong_ai_proxy.providers.files import (
     Upload,
     file_id,
     file_name,
+    leads_to,
     no_file,
 )
 from kong_ai_proxy.providers.flow import (
@@ -95,8 +97,6 @@ def _run(wanted: Wanted) -> Steps:
     raise not_there(wanted, *FILE_OPERATIONS)
 
 
-FILES = Flow(_run, takes_body=True)
-
 # ---- names
 
 
@@ -112,6 +112,17 @@ def find(told: str) -> tuple[str, str]:
     if found is None:
         raise no_file(told)
     return found["name"], found["kind"] or ""
+
+
+_leads = leads_to(find)
+
+
+def made_file(collection: str, told: str, _: ModelOptions) -> bool:
+    """See Flow.made."""
+    return collection == "files" and _leads(told)
+
+
+FILES = Flow(_run, takes_body=True, made=made_file)
 
 
 def input_kind(name: str) -> str:

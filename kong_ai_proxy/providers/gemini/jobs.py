@@ -14,7 +14,7 @@ from kong_ai_proxy.formats.gemini.batches import ENDED, Job
 from kong_ai_proxy.formats.openai import batches as openai_batches
 from kong_ai_proxy.formats.openai import files as openai_files
 from kong_ai_proxy.formats.openai.files import ListQuery
-from kong_ai_proxy.providers.files import no_batch
+from kong_ai_proxy.providers.files import leads_to, no_batch
 from kong_ai_proxy.providers.flow import Wanted
 
 _ID = re.compile(r"batch_([A-Za-z0-9](?:[A-Za-z0-9-]{0,98}[A-Za-z0-9])?)")
@@ -27,6 +27,10 @@ def name_of(told: str) -> str:
     if found is None:
         raise no_batch(told)
     return found[1]
+
+
+leads = leads_to(name_of)
+"""Whether an id has the form of a batch of Google's."""
 
 
 def batch(job: Job, endpoint: str, input_id: str, output_id: str | None) -> Batch:

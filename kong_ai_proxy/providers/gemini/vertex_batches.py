@@ -14,13 +14,14 @@ from urllib.parse import urlencode
 
 import orjson
 
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import gemini
 from kong_ai_proxy.formats.batches import Batch
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.gemini import vertex_batches
 from kong_ai_proxy.formats.gemini.batches import Job
 from kong_ai_proxy.formats.openai import batches as openai_batches
-from kong_ai_proxy.providers.files import BATCH_OPERATIONS, batch_model, no_batch
+from kong_ai_proxy.providers.files import BATCH_OPERATIONS, batch_model, leads_to, no_batch
 from kong_ai_proxy.providers.flow import (
     Flow,
     ProviderFailed,
@@ -70,7 +71,13 @@ def _run(wanted: Wanted) -> Steps:
     raise not_there(wanted, *BATCH_OPERATIONS, "DELETE /batches/{id}")
 
 
-BATCHES = Flow(_run)
+def _made(collection: str, told: str, _: ModelOptions) -> bool:
+    """See Flow.made."""
+    return _leads(told) if collection == "files" else google_batches.leads(told)
+
+
+_leads = leads_to(location)
+BATCHES = Flow(_run, made=_made)
 
 
 def _create(wanted: Wanted, jobs: str) -> Steps:

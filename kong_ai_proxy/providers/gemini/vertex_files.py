@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
+from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import gemini, openai
 from kong_ai_proxy.formats.files import FileObject
 from kong_ai_proxy.formats.gemini import storage, vertex_batches
@@ -26,6 +27,7 @@ from kong_ai_proxy.providers.files import (
     BatchOutput,
     LineFilter,
     Upload,
+    leads_to,
     no_file,
 )
 from kong_ai_proxy.providers.flow import (
@@ -50,6 +52,7 @@ from kong_ai_proxy.providers.gemini.vertex_storage import (
     Location,
     bucket_of,
     encoded,
+    location,
     made,
     object_id,
     object_name,
@@ -89,7 +92,14 @@ def _run(wanted: Wanted) -> Steps:
     raise not_there(wanted, *FILE_OPERATIONS)
 
 
-FILES = Flow(_run, takes_body=True)
+def _made(collection: str, told: str, options: ModelOptions) -> bool:
+    """See Flow.made. An id tells the bucket."""
+    if "$(" in (options.upstream_url or ""):
+        return leads_to(location)(told)
+    return leads_to(lambda each: own_location(each, bucket_of(options)))(told)
+
+
+FILES = Flow(_run, takes_body=True, made=_made)
 
 
 def _of_object(bucket: Bucket, place: Location) -> Send:
