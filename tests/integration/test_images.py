@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import boto3  # type: ignore[import-untyped, unused-ignore]
 import httpx
 import openai
 import pytest
@@ -43,6 +46,9 @@ PATHS = {
 IMAGE = picture(64, 64, "a cat")
 MASK = picture(64, 64, "a disc", transparent=True)
 """Transparent but for a disc."""
+
+
+TEXT_IMAGE = {"taskType": "TEXT_IMAGE", "textToImageParams": {"text": "a river"}}
 
 
 def config(provider: Json, route_type: str, **changes: Any) -> Json:
@@ -79,7 +85,8 @@ def deck(bedrock_url: str, openai_url: str) -> str:
             routes.append(
                 decks.route(f"/{name}{path}", config(provider, kind), response_buffering=False)
             )
-    return decks.deck(*routes)
+    native = {"auth": aws, "model": model, "llm_format": "bedrock", "logging": statistics}
+    return decks.deck(*routes, decks.route("/native", config(native, "llm/v1/chat")))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -358,6 +365,32 @@ async def test_a_client_that_leaves_ends_the_call(client: AsyncOpenAI, world: Wo
     await world.bedrock.wait_for(lambda: world.bedrock.disconnects > left)
     hold.set()
     assert len(world.bedrock.requests) == 1
+
+
+# ---- AWS' own client
+
+
+@pytest.mark.parametrize(
+    ("model", "body"), [(NOVA, TEXT_IMAGE), (INPAINT, {"prompt": "a hat", "image": IMAGE})]
+)
+async def test_boto3_has_images_made(world: World, model: str, body: Json) -> None:
+    """InvokeModel goes up as it is, for any model."""
+    if "image" in body:
+        body = {**body, "image": base64.b64encode(IMAGE).decode()}
+
+    def invoke() -> Json:
+        keys = {"aws_access_key_id": CLIENTS_OWN, "aws_secret_access_key": CLIENTS_OWN}
+        url = f"{world.running.url}/native"
+        client = boto3.client("bedrock-runtime", "us-east-1", endpoint_url=url, **keys)
+        with contextlib.closing(client):
+            answer = client.invoke_model(modelId=model, body=json.dumps(body))
+            told: Json = json.loads(answer["body"].read())
+        return told
+
+    answer = await asyncio.to_thread(invoke)
+    assert png.size_of(base64.b64decode(answer["images"][0]))
+    assert world.bedrock.requests[0].json == body
+    assert world.bedrock.requests[0].path == f"/model/{model.replace(':', '%3A')}/invoke"
 
 
 # ---- OpenAI itself
