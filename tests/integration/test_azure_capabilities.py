@@ -332,6 +332,24 @@ async def test_images(place: Place) -> None:
     assert place.last.path == below("images/edits", place.version)
 
 
+async def test_images_streamed(place: Place) -> None:
+    stream = await place.client.images.generate(
+        model=DEPLOYMENT, prompt="a river", stream=True, partial_images=1
+    )
+    kinds = [event.type async for event in stream]
+    assert kinds == ["image_generation.partial_image", "image_generation.completed"]
+    assert place.last.path == below("images/generations", place.version)
+
+
+async def test_transcriptions_streamed(place: Place) -> None:
+    stream = await place.client.audio.transcriptions.create(
+        model=DEPLOYMENT, file=("talk.wav", sound()), stream=True
+    )
+    kinds = [event.type async for event in stream]
+    assert kinds[-1] == "transcript.text.done"
+    assert place.last.path == below("audio/transcriptions", place.version)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client says so of videos
 async def test_videos(place: Place) -> None:
     client, place.is_relayed = place.client, True  # a form has to name the deployment

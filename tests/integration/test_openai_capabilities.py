@@ -225,6 +225,16 @@ async def test_speech(client: AsyncOpenAI) -> None:
     assert answer.content.startswith(b"RIFF")
 
 
+async def test_speech_streamed(client: AsyncOpenAI) -> None:
+    answer = await client.audio.speech.create(
+        model="gpt-4o-mini-tts", voice="alloy", input="Hello", stream_format="sse"
+    )
+    events = [json.loads(line[5:]) for line in answer.content.splitlines() if line]
+    assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
+    assert events[-1]["type"] == "speech.audio.done"
+    assert events[-1]["usage"]["total_tokens"] > 0
+
+
 async def test_transcriptions_of_25_megabytes(client: AsyncOpenAI) -> None:
     recording = sound(25 * MB / 32_000 - 1)
     answer = await client.audio.transcriptions.create(
@@ -267,6 +277,25 @@ async def test_image_edits(client: AsyncOpenAI) -> None:
     )
     assert answer.data
     assert answer.data[0].b64_json
+
+
+async def test_images_streamed(client: AsyncOpenAI) -> None:
+    made = await client.images.generate(
+        model="gpt-image-2", prompt="a river", size="1024x1024", stream=True, partial_images=2
+    )
+    pictures = [(event.type, base64.b64decode(event.b64_json)) async for event in made]
+    partial, completed = "image_generation.partial_image", "image_generation.completed"
+    assert [kind for kind, _ in pictures] == [partial, partial, completed]
+    assert all(picture.startswith(b"\x89PNG") for _, picture in pictures)
+    edited = await client.images.edit(
+        model="gpt-image-2",
+        image=("river.png", pictures[-1][1], "image/png"),
+        prompt="a bridge",
+        stream=True,
+        partial_images=1,
+    )
+    kinds = [event.type async for event in edited]
+    assert kinds == ["image_edit.partial_image", "image_edit.completed"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client says so of videos
