@@ -7,7 +7,7 @@ from aiohttp import web
 from typing_extensions import override
 
 from kong_ai_proxy.exchange.errors import Refused
-from kong_ai_proxy.exchange.messages import Data, Env, Head, UpstreamRequest
+from kong_ai_proxy.exchange.messages import Env, UpstreamRequest
 from kong_ai_proxy.relay import websocket
 from kong_ai_proxy.relay.tries.base import Try, Unsuited
 from kong_ai_proxy.relay.upstream import HandshakeRefused, UpstreamLost
@@ -36,7 +36,7 @@ class SessionTry(Try):
             self.sent = lost.sent
             await self._do(attempt.feed(lost.lost))
         except HandshakeRefused as refused:
-            for event in (Head(refused.head), Data(refused.body), refused.end):
+            for event in websocket.unopened(refused.head, refused.body, refused.end):
                 await self._do(attempt.feed(event))
         else:
             await self._bridge(outgoing, provider, self._down.request)

@@ -167,7 +167,12 @@ async def test_tls_that_fails_has_no_effect_and_may_be_repeated(kind: str, tmp_p
 # ---- WebSockets
 
 
-@pytest.mark.parametrize("first", [Refuse(), Status(503), Close(), GARBAGE, Hang()], ids=kind)
+NOT_OPENED = (Status(200), Status(302))
+
+
+@pytest.mark.parametrize(
+    "first", [Refuse(), Status(503), *NOT_OPENED, Close(), GARBAGE, Hang()], ids=kind
+)
 async def test_a_session_goes_to_the_next_target_when_the_handshake_fails(first: Step) -> None:
     async with Faulty(first) as refusing, Upstream(session(echo)) as second:
         own = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -116,13 +117,34 @@ async def test_a_refusal_without_end_is_not_kept() -> None:
     assert len(found.body) <= 1 << 20
 
 
+@pytest.mark.parametrize("way", ["gzip", "identity"])
+async def test_a_compressed_refusal_is_whole(way: str) -> None:
+    """Browsers ask for gzip in their handshakes too."""
+    body = gzip.compress(b'{"error":"no"}')
+    raw = answer(body, "401 Unauthorized", "Content-Encoding: gzip\r\n")
+    async with provided(once(raw), REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, {**HANDSHAKE, "accept-encoding": way}))
+        found = await one.answer()
+    assert (found.status, found.complete) == (401, True)
+    encoded = found.headers.get("content-encoding") == "gzip"
+    assert (gzip.decompress(found.body) if encoded else found.body) == b'{"error":"no"}'
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified"])
+async def test_an_answer_that_opens_no_session_is_none(status: str) -> None:
+    raw = answer(b"" if status[:3] != "200" else b"<html>log in</html>", status)
+    async with provided(once(raw), REALTIME) as (_, relay), client(relay) as one:
+        await one.send(one.head("GET", TARGET, HANDSHAKE))
+        assert (await one.answer()).status == 502
+
+
 async def test_a_redirect_is_not_followed() -> None:
     async with Recorder() as elsewhere:
         raw = answer(b"gone", "302 Found", f"Location: {elsewhere.url()}\r\n")
         async with provided(once(raw), REALTIME) as (_, relay), client(relay) as one:
             await one.send(one.head("GET", TARGET, HANDSHAKE))
             found = await one.answer()
-        assert (found.status, "location" in found.headers) == (302, False)
+        assert (found.status, "location" in found.headers) == (502, False)
         assert elsewhere.received == []
 
 
