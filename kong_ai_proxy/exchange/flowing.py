@@ -225,7 +225,8 @@ class Flowing:
             yield Finish()
             return
         reply, self._reply = self._reply.whole(), None
-        self._retry_after = reply.headers.get("retry-after")
+        if reply.status >= FIRST_ERROR:  # and not what puts things in order after it
+            self._retry_after = reply.headers.get("retry-after") or self._retry_after
         if self._passed is not None:
             raise ProviderFailed(self._passed.errors(reply.status, reply.body))
         yield from self._advance(reply)

@@ -490,6 +490,8 @@ class Upload:
             self._fields[name] = value.decode()
         except UnicodeDecodeError:
             raise FormatError(f"{name[:100]}: expected UTF-8") from None
+        if name == "purpose":  # before a large file has gone up
+            openai_files.parse_purpose(self._fields)
 
     def _end(self) -> None:
         """The form is complete."""

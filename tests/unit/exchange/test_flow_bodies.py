@@ -336,6 +336,30 @@ async def test_when_to_come_back_is_passed_on(upstream: Any, as_flow: Any, statu
     assert (answered, headers["retry-after"]) == (status, "7")
 
 
+async def test_when_to_come_again_outlasts_what_puts_things_in_order(
+    upstream: Any, as_flow: Any
+) -> None:
+    def run(_: Wanted) -> Steps:
+        try:
+            yield from sent(Send("PUT", "/part"), errors)
+        except ProviderFailed:
+            yield from asked(Send("DELETE", "/upload"))
+            raise
+        raise AssertionError
+
+    as_flow(run)
+    found, url = upstream
+
+    async def busy(request: web.Request) -> web.Response:
+        if request.method == "DELETE":
+            return web.Response(status=204)
+        return web.Response(status=503, text="busy", headers={"retry-after": "7"})
+
+    found.answer = busy
+    answered, _, headers = await post(url)
+    assert (answered, headers["retry-after"]) == (503, "7")
+
+
 @pytest.mark.parametrize("path", ["/files/%ff", "/files/a?after=%ff"])
 async def test_what_is_no_utf8_is_the_clients_error(upstream: Any, as_flow: Any, path: str) -> None:
     as_flow(downloading(), openai.FILES)

@@ -291,6 +291,11 @@ def test_a_form_that_is_cut_short_is_refused(parts: list[Any]) -> None:
     assert "the form is cut short" in refused(*parts, end=False)
 
 
+def test_a_wrong_purpose_is_refused_before_the_file_has_come() -> None:
+    text = refused(("purpose", b"fun"), ("file", b"x", "a"), end=False)
+    assert text.startswith("purpose: expected one of")
+
+
 @pytest.mark.parametrize("content_type", ["", "application/json", "multipart/form-data"])
 def test_what_is_no_form_is_refused(content_type: str) -> None:
     with pytest.raises(FormatError, match="content-type: expected"):
