@@ -163,11 +163,22 @@ async def test_a_tenant_cannot_lead_elsewhere(clock: Clock, endpoint: Endpoint) 
     assert endpoint.seen[0].path == "/..%2Fevil/oauth2/v2.0/token"
 
 
-async def test_a_national_cloud_has_its_own_scope(clock: Clock) -> None:
-    async with opened(
-        clock, {"AZURE_AUTHORITY_HOST": "https://login.microsoftonline.us"}
-    ) as tokens:
-        assert tokens._azure._resource == "https://cognitiveservices.azure.us"
+@pytest.mark.parametrize(
+    ("authority", "resource"),
+    [
+        ("https://login.microsoftonline.us", "https://cognitiveservices.azure.us"),
+        ("https://login.microsoftonline.us/", "https://cognitiveservices.azure.us"),
+        ("https://login.chinacloudapi.cn", "https://cognitiveservices.azure.cn"),
+        ("https://login.partner.microsoftonline.cn", "https://cognitiveservices.azure.cn"),
+        ("https://login.microsoftonline.com", RESOURCE),
+        ("", RESOURCE),
+    ],
+)
+async def test_a_national_cloud_has_its_own_scope(
+    clock: Clock, authority: str, resource: str
+) -> None:
+    async with opened(clock, {"AZURE_AUTHORITY_HOST": authority}) as tokens:
+        assert tokens._azure._resource == resource
 
 
 async def test_a_refusal_gives_the_codes_and_not_the_text(clock: Clock, endpoint: Endpoint) -> None:

@@ -44,6 +44,25 @@ def test_a_job_is_started() -> None:
     assert driven.result.dropped == ("quality",)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        "480x480",
+        "480x854",
+        "854x480",
+        "720x720",
+        "720x1280",
+        "1280x720",
+        "1080x1080",
+        "1080x1920",
+        "1920x1080",
+    ],
+)
+def test_a_size_is_a_width_and_a_height(size: str) -> None:
+    sent = start(size=size).sent()
+    assert f"{sent['width']}x{sent['height']}" == size
+
+
 def test_what_the_client_leaves_out() -> None:
     sent = start(query={"api-version": "v1&x"}).sends[0]
     assert sent.query == "api-version=v1%26x"
