@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from openai.types import ImagesResponse
 
+from kong_ai_proxy.providers import flow
 from tests import providers, relays
 from tests.integration.text_world import ACCESS_KEY, BEARER, OPERATORS_KEY
 from tests.providers import Turn, Upstream, Usage
@@ -218,6 +219,44 @@ async def test_the_log_tells_tokens_and_who_was_tried(world: World) -> None:
 async def test_the_log_of_who_tells_no_tokens(world: World) -> None:
     usage = (await generated(world)).log["ai.proxy.usage"]
     assert (usage["input_tokens"], usage["output_tokens"]) == (0, 0)
+
+
+# ---- tasks
+
+
+def of_tasks(world: World) -> Json:
+    """A configuration of a model whose images are polled for."""
+    options = {"upstream_url": world.dashscope.url}
+    model = {"provider": "dashscope", "name": "wan2.2-t2i-flash", "options": options}
+    return {"route_type": GENERATIONS, "auth": BEARER, "model": model}
+
+
+@pytest.fixture
+def endless(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Tasks that are never done."""
+    monkeypatch.setattr(world.dashscope, "polls", 1 << 20)
+    return world
+
+
+async def test_a_task_that_is_never_done_is_a_504(
+    endless: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "MAX_WAITED", 0.5)
+    async with relays.running(of_tasks(endless)) as relay:
+        answer = await post(relay, "/images/generations", json={"prompt": "a river"})
+    assert answer.status == 504
+    assert answer.body["error"]["message"] == "the image was not done within 0 seconds"
+
+
+async def test_nobody_asks_for_the_image_of_a_client_that_has_left(endless: World) -> None:
+    requests = endless.dashscope.requests
+    async with relays.running(of_tasks(endless)) as relay:
+        body = {"prompt": "a river"}
+        asking = asyncio.create_task(post(relay, "/images/generations", json=body))
+        await endless.dashscope.wait_for(lambda: bool(requests) and requests[-1].method == "GET")
+        asking.cancel()
+        await relay.settled()
+    assert [seen.method for seen in requests].count("POST") == 1
 
 
 # ---- many, and large ones
