@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ from kong_ai_proxy.providers.base import Call, Provider
 from kong_ai_proxy.providers.flow import Send, Texts, Wanted
 
 _NO_CREDENTIALS = sign.Credentials()
+_RANGE = re.compile(r"bytes=[0-9, -]{2,100}")
 
 # What of the client's head a provider is told: who asks, and what traces need.
 _KEPT_HEADERS = frozenset({"traceparent", "tracestate", "user-agent", "x-request-id"})
@@ -122,12 +124,20 @@ def wanted(
         body=fields,
         parts=parts,
         content_type=request.header("content-type") or "",
+        range=_range(request),
         id=env.id,
         now=env.now,
         texts=texts,
         provider=provider,
         signs=isinstance(env.credential, AwsCredentials),
     )
+
+
+def _range(request: ClientRequest) -> str:
+    """`If-Range` asks for all of what has changed, and nobody here is told what that is: no ETag
+    goes to the client."""
+    given = request.header("range") or ""
+    return given if _RANGE.fullmatch(given) and not request.header("if-range") else ""
 
 
 def _segments(rest: str) -> tuple[str, ...]:

@@ -96,6 +96,8 @@ class Wanted(NamedTuple):
     """Of a form that was read, in its order."""
     content_type: str = ""
     """Of the body, for a flow that takes the body itself."""
+    range: str = ""
+    """Of a download, the bytes that the client wants, as the header Range has it; "" for all."""
     id: str = ""
     """Random, 24 letters and digits."""
     now: float = 0.0

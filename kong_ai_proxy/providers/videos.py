@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -108,6 +108,12 @@ def _content(service: Service, given: str, wanted: Wanted) -> Steps:
         text = "Video is not ready yet, use GET /v1/videos/{video_id} to check status."
         raise ProviderFailed(ProviderError(text, status=NOT_FOUND))
     return service.content(found, variant, wanted)
+
+
+def ranged(wanted: Wanted) -> Mapping[str, str]:
+    """The headers of a request for the part of a video that the client wants. What answers with the
+    whole may do so (RFC 9110 section 14.2)."""
+    return {"range": wanted.range} if wanted.range else {}
 
 
 def _name(given: str) -> str:

@@ -238,6 +238,32 @@ async def test_a_video_from_its_start_to_its_film(world: World, case: Case) -> N
         assert again.model_dump() == video.model_dump()
 
 
+@pytest.mark.parametrize(
+    "case", [GEMINI, OMNI_PUBLIC, NOVA, SORA], ids=["gemini", "omni", "nova", "sora"]
+)
+async def test_a_part_of_a_film(world: World, case: Case) -> None:
+    """As players and download managers ask for it."""
+    async with world.client(case.name) as client:
+        video = await made(client, case)
+        for asked, status, content in (
+            ({"Range": "bytes=4-11"}, 206, FILM[4:12]),
+            ({"Range": "bytes=1000-"}, 206, FILM[1000:]),
+            ({"Range": "bytes=4-11", "If-Range": '"an-etag"'}, 200, FILM),
+            ({"Range": "lines=4-11"}, 200, FILM),
+        ):
+            raw = await client.videos.with_raw_response.download_content(
+                video.id, extra_headers=asked
+            )
+            assert (raw.status_code, raw.content) == (status, content)
+            assert ("content-range" in raw.headers) == (status == 206)
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.videos.download_content(
+                video.id, extra_headers={"Range": "bytes=9999999-"}
+            )
+    assert caught.value.status_code == 416
+    world.standins[case.name].failures.clear()
+
+
 @CASES
 async def test_a_new_job_is_queued_and_cannot_be_fetched_yet(world: World, case: Case) -> None:
     world.standins[case.name].jobs.polls = 2

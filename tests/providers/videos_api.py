@@ -42,6 +42,18 @@ MP4: Final = "video/mp4"
 FILTERED: Final = "Veo could not generate 1 videos. Support codes: 42237218"
 
 
+def film(request: Recorded, content_type: str) -> Reply:
+    """The film, or the part of it that is asked for."""
+    given = re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", request.headers.get("range", ""))
+    if not given:
+        return Reply(FILM, content_type=content_type)
+    start, end = int(given[1]), min(int(given[2] or len(FILM)), len(FILM) - 1)
+    if start > end:
+        raise RefusedError("The requested range is not satisfiable", 416)
+    told = {"Content-Range": f"bytes {start}-{end}/{len(FILM)}", "Accept-Ranges": "bytes"}
+    return Reply(FILM[start : end + 1], content_type=content_type, status=206, headers=told)
+
+
 class Jobs:
     """The jobs of a stand-in, and how many polls each has had."""
 
@@ -259,7 +271,7 @@ class VeoPublic(Gemini):
         names = (name.rpartition("/")[2].strip("=") for name in self.jobs.kept)
         if not any(f"file-{name}" == file for name in names):
             raise RefusedError("You do not have permission to access the File", 403)
-        return Reply(FILM, content_type=MP4)
+        return film(request, MP4)
 
 
 class VeoVertex(Gemini):
@@ -345,7 +357,7 @@ class VeoVertex(Gemini):
             raise RefusedError("expected alt=media")
         if f"gs://{bucket}/{name}".removesuffix("1234/sample_0.mp4") not in uris:
             raise RefusedError(f"No such object: {bucket}/{name}", 404)
-        return Reply(FILM, content_type=MP4)
+        return film(request, MP4)
 
 
 # ---- Bedrock
@@ -569,7 +581,7 @@ class AsyncBedrock(Upstream):
             shown = self._shown(arn, done=True)
             uri = shown["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
             if self.written and f"s3://{bucket}/{key}" == f"{uri}/output.mp4":
-                return Reply(FILM, content_type="binary/octet-stream")
+                return film(request, "binary/octet-stream")
         raise RefusedError("NoSuchKey", 404)
 
 
@@ -682,7 +694,7 @@ class SoraJobs(Upstream):
         """Retrieve video content, or thumbnail"""
         if made.replace("gen_", "task_") not in self.jobs.kept:
             raise RefusedError("Generation not found", 404)
-        return Reply(FILM, content_type=MP4 if kind == "video" else "image/jpg")
+        return film(request, MP4 if kind == "video" else "image/jpg")
 
     def _shown(self, name: str, status: str) -> Json:
         job = self.jobs.kept[name]

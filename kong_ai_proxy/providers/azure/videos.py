@@ -18,7 +18,7 @@ from kong_ai_proxy.formats.openai.errors import parse_error
 from kong_ai_proxy.formats.videos import MP4, Listed, Page, VideoRequest
 from kong_ai_proxy.providers.flow import Passed, Send, Step, Wanted, parsed, sent, unusable
 from kong_ai_proxy.providers.images import dumped
-from kong_ai_proxy.providers.videos import Found, Service, Started, flow, unknown
+from kong_ai_proxy.providers.videos import Found, Service, Started, flow, ranged, unknown
 
 _PATH = "/openai/v1/video/generations"
 _JOBS = f"{_PATH}/jobs"
@@ -53,7 +53,9 @@ def _find(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
 
 def _content(found: Found, variant: str, wanted: Wanted) -> Passed:
     path = f"{_PATH}/{found.asset}/content/{variant}"
-    return Passed(Send("GET", path, _query(wanted)), parse_error, _MEDIA_TYPES[variant])
+    return Passed(
+        Send("GET", path, _query(wanted), ranged(wanted)), parse_error, _MEDIA_TYPES[variant]
+    )
 
 
 def _delete(name: str, wanted: Wanted) -> Generator[Step, Any, None]:

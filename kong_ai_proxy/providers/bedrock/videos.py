@@ -39,7 +39,7 @@ from kong_ai_proxy.providers.flow import (
     unusable,
 )
 from kong_ai_proxy.providers.images import dumped
-from kong_ai_proxy.providers.videos import NOT_FOUND, Found, Service, Started, flow, unknown
+from kong_ai_proxy.providers.videos import NOT_FOUND, Found, Service, Started, flow, ranged, unknown
 
 _ARN = re.compile(
     r"arn:aws(?:-[a-z-]{1,20})?:bedrock:([a-z0-9-]{1,20}):[0-9]{12}:async-invoke/([a-z0-9]{12})"
@@ -140,6 +140,7 @@ def _content(found: Found, variant: str, wanted: Wanted) -> Passed:
     send = Send(
         "GET",
         bedrock_output.path(Place(folder.bucket, key), wanted.options),
+        headers=ranged(wanted),
         base_url=bedrock_output.base_url(folder.bucket, wanted.options),
         service=bedrock_output.SERVICE,
     )

@@ -35,7 +35,7 @@ from kong_ai_proxy.providers.flow import (
 )
 from kong_ai_proxy.providers.gemini.paths import located, public_model, publisher, vertex_model
 from kong_ai_proxy.providers.images import dumped
-from kong_ai_proxy.providers.videos import Found, Service, Started, flow, unknown
+from kong_ai_proxy.providers.videos import Found, Service, Started, flow, ranged, unknown
 
 _PUBLIC_HOST = "generativelanguage.googleapis.com"
 _STORAGE = "https://storage.googleapis.com"
@@ -180,7 +180,7 @@ def _public_content(found: Found, variant: str, wanted: Wanted) -> Result | Pass
     if "://" not in found.asset:
         return _inline(found)
     file = _file(found.asset, wanted.options)
-    send = Send("GET", f"/download/v1beta/files/{file}:download", "alt=media")
+    send = Send("GET", f"/download/v1beta/files/{file}:download", "alt=media", ranged(wanted))
     return Passed(send, _parse_error, MP4)
 
 
@@ -231,7 +231,7 @@ def _find_vertex(name: str, wanted: Wanted) -> Generator[Step, Any, Found]:
 def _vertex_content(found: Found, variant: str, wanted: Wanted) -> Result | Passed:
     """The video is in the operation itself, or in a bucket where the client wanted it there."""
     if found.asset.startswith("gs://"):
-        return Passed(_stored(found.asset, wanted.options), _parse_error, found.media_type)
+        return Passed(_stored(found.asset, wanted), _parse_error, found.media_type)
     return _inline(found)
 
 
@@ -239,14 +239,14 @@ def _vertex_interactions(wanted: Wanted) -> str:
     return f"/v1beta1{located(wanted.options).removeprefix('/v1')}/interactions"
 
 
-def _stored(uri: str, options: ModelOptions) -> Send:
+def _stored(uri: str, wanted: Wanted) -> Send:
     """https://cloud.google.com/storage/docs/json_api/v1/objects/get"""
     found = _STORED.fullmatch(uri)
     if not found or _DOTS.search(found[2]):
         raise unusable("the video's address in Cloud Storage is none")
     path = f"/storage/v1/b/{found[1]}/o/{quote(found[2], safe='')}"
-    base_url = "" if options.upstream_url else _STORAGE
-    return Send("GET", path, "alt=media", base_url=base_url)
+    base_url = "" if wanted.options.upstream_url else _STORAGE
+    return Send("GET", path, "alt=media", ranged(wanted), base_url=base_url)
 
 
 PUBLIC = flow(Service(_start_public, _find_public, _public_content))

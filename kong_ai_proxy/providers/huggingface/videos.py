@@ -30,7 +30,7 @@ from kong_ai_proxy.providers.flow import (
     sent,
     unusable,
 )
-from kong_ai_proxy.providers.videos import Found, Service, Started, flow, unknown
+from kong_ai_proxy.providers.videos import Found, Service, Started, flow, ranged, unknown
 
 _HUB = "https://huggingface.co"
 _QUEUE = "_subdomain=queue"
@@ -121,7 +121,8 @@ def _content(found: Found, variant: str, wanted: Wanted) -> Passed:
         raise unusable("the address of the video is not a plain one of https")
     if not _HOSTS.fullmatch(parts.hostname or ""):
         raise unusable("the video lies elsewhere than expected")
-    send = Send("GET", parts.path, parts.query, base_url=f"https://{parts.hostname}", is_own=False)
+    where, headers = f"https://{parts.hostname}", ranged(wanted)
+    send = Send("GET", parts.path, parts.query, headers, base_url=where, is_own=False)
     return Passed(send, videos.parse_error, found.media_type)
 
 

@@ -339,6 +339,14 @@ def content(uri: str = "s3://acme-videos/made", told: str | None = None, **more:
     return driven.result
 
 
+def test_a_part_of_the_video_is_asked_of_the_bucket() -> None:
+    done = payload("bedrock_done")
+    for given, sent in (("bytes=0-9", {"range": "bytes=0-9"}), ("", {})):
+        result = asked("GET", GIVEN, "content", replies=[done], range=given).result
+        assert isinstance(result, Passed)
+        assert result.send.headers == sent
+
+
 def test_the_video_passes_from_the_bucket() -> None:
     result = content()
     send = result.send
