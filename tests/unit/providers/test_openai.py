@@ -8,6 +8,9 @@ from typing import get_args
 import pytest
 from openai.types.shared import ChatModel
 
+from kong_ai_proxy.config import ModelOptions
+from kong_ai_proxy.formats import openai
+from kong_ai_proxy.providers.base import Call
 from kong_ai_proxy.providers.openai import OPENAI
 
 # Those that still take max_tokens. codex-mini-latest has responses only.
@@ -38,3 +41,13 @@ def test_models_of_openais_library_get_the_limit_under_a_name_they_take(model: s
 )
 def test_names_that_are_in_no_list(model: str, takes: bool) -> None:
     assert takes_completion_tokens(model) is takes
+
+
+def test_thoughts_stay_behind_but_at_other_servers() -> None:
+    said = [{"role": "assistant", "content": "Hello", "reasoning_content": "Hm."}]
+    body = {"model": "gpt-4o", "messages": said}
+    change = OPENAI.changes[openai.CHAT]
+    here = change(body, Call(openai.CHAT, "gpt-4o", ModelOptions()))
+    assert here == {"messages": [{"role": "assistant", "content": "Hello"}]}
+    options = ModelOptions(upstream_url="https://api.deepseek.com")
+    assert change(body, Call(openai.CHAT, "deepseek-chat", options)) == {}
