@@ -2,7 +2,8 @@
 
 They lie in exchange_fixtures/, a folder for each row of the matrix. A file has these members:
     source, note, cells, config: as fixtures in fixtures/ have them (fixture.py). `plugin` where
-        the configuration is not ai-proxy's; `llm_format` stands in `config`.
+        the configuration is not ai-proxy's; `llm_format` stands in `config`. Without `cells` it is
+        the one that the file's name begins with: gemini/batches-done is for gemini-batches.
     request: the client's. `method`, `path`, `query`, `headers` where they are not the usual ones.
         Its body is `json`, or `form`: a list of {name, value} and of {name, filename, type, and
         `base64` or `text`}; neither for none.
@@ -95,8 +96,14 @@ def load(name: str) -> Exchanges:
     told: Json = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     told.pop("note", None)
     usage = told.pop("usage", None)
-    cells = tuple(told.pop("cells", ()))
+    cells = tuple(told.pop("cells", (_cell(name),)))
     return Exchanges(name=name, cells=cells, usage=tuple(usage) if usage else None, **told)
+
+
+def _cell(name: str) -> str:
+    """Where a file names none it is that of its folder and of the first word of its name."""
+    folder, _, file = name.partition("/")
+    return f"{folder}-{file.partition('-')[0]}"
 
 
 def names() -> list[str]:

@@ -40,11 +40,6 @@ def test_cell(cell: str) -> None:
         exchanges.check(each)
 
 
-@pytest.mark.parametrize("name", [golden.name for golden in _EXCHANGES if not golden.cells])
-def test_an_exchange_that_is_no_cell(name: str) -> None:
-    exchanges.check(exchanges.load(name))
-
-
 def test_usage_that_nobody_asked_for_stays_here() -> None:
     checks.answer(fixture.load("deepseek/usage-unasked"))
 
