@@ -2,7 +2,8 @@
 
 Invocations: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_StartAsyncInvoke.html.
 Nova Reel: https://docs.aws.amazon.com/nova/latest/userguide/video-gen-access.html. Luma Ray:
-https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-luma.html.
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-luma.html. What AWS's filters
+stop: https://docs.aws.amazon.com/nova/latest/userguide/video-gen-errors.html.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kong_ai_proxy.formats import fields
-from kong_ai_proxy.formats.errors import FormatError
+from kong_ai_proxy.formats.bedrock import errors as bedrock_errors
+from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import a_text, wrong
-from kong_ai_proxy.formats.images import JPEG, PNG
+from kong_ai_proxy.formats.images import BLOCKED, JPEG, PNG
 from kong_ai_proxy.formats.videos import (
     Order,
     Reading,
@@ -236,6 +238,7 @@ _MODELS: tuple[tuple[re.Pattern[str], Callable[[VideoRequest], Order]], ...] = (
 # What is asked for and not told again goes into the token by which AWS knows a request that comes
 # twice: it is told with the invocation.
 _TOKEN = re.compile(r"[A-Za-z0-9]{1,64}\.([0-9]{1,4})\.([0-9]{1,5})x([0-9]{1,5})")
+_FILTERED = re.compile(r"blocked by our content filters")
 _STATUSES: Mapping[str, Status] = {
     "InProgress": "in_progress",
     "Completed": "completed",
@@ -285,8 +288,18 @@ def parse_invocation(value: Mapping[str, object]) -> Invocation:
         place=fields.text_of(s3, "s3Uri"),
         seconds=seconds,
         size=size,
-        error=VideoError("generation_failed", reason) if status == "failed" else None,
+        error=_failure(reason) if status == "failed" else None,
     )
+
+
+def parse_refusal(status: int, body: bytes) -> ProviderError:
+    """Why an invocation was not started."""
+    error = bedrock_errors.parse(status, body)
+    return error._replace(code=BLOCKED) if _FILTERED.search(error.message) else error
+
+
+def _failure(reason: str) -> VideoError:
+    return VideoError(BLOCKED if _FILTERED.search(reason) else "generation_failed", reason)
 
 
 def _asked(given: str) -> tuple[int | None, Size | None]:

@@ -63,6 +63,9 @@ _INSTANCE: Mapping[str, Reading] = {
 }
 _LABELS = "labels"
 
+# https://cloud.google.com/vertex-ai/generative-ai/docs/video/responsible-ai-and-usage-guidelines
+_FILTERED = re.compile(r"Responsible AI|usage guidelines", re.IGNORECASE)
+
 # https://cloud.google.com/apis/design/errors#handling_errors; google.rpc.Code
 _CODES = (
     "ok",
@@ -229,10 +232,13 @@ def _video(video: Mapping[str, object]) -> Operation:
 
 
 def _error(error: Mapping[str, object]) -> VideoError:
+    message = fields.text_of(error, "message") or "the provider told no reason"
+    if _FILTERED.search(message):
+        return VideoError(BLOCKED, message)
     code = error.get("code")
     known = type(code) is int and 0 < code < len(_CODES)
     name = _CODES[code] if known and isinstance(code, int) else "unknown"
-    return VideoError(name, fields.text_of(error, "message") or "the provider told no reason")
+    return VideoError(name, message)
 
 
 def _nothing(answer: Mapping[str, object]) -> VideoError:

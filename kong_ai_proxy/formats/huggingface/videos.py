@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 from kong_ai_proxy.formats.errors import FormatError, ProviderError
 from kong_ai_proxy.formats.fields import object_of, objects_of, parsed, plain_error, text_of, wrong
 from kong_ai_proxy.formats.huggingface.common import error_of
+from kong_ai_proxy.formats.images import BLOCKED
 from kong_ai_proxy.formats.videos import (
     Order,
     Reading,
     Status,
+    VideoError,
     VideoRequest,
     anything,
     video_type,
@@ -35,6 +37,7 @@ _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,96}"
 _MODEL = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT}){{1,6}}")
 _REQUEST = re.compile(rf"/{_MODEL.pattern}/requests/[A-Za-z0-9-]{{1,64}}")
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_FILTERED = "content_policy_violation"
 _STATUSES: Mapping[str, Status] = {
     "IN_QUEUE": "queued",
     "IN_PROGRESS": "in_progress",
@@ -142,6 +145,13 @@ def parse_result(value: Mapping[str, object]) -> Made:
     if not url:
         raise FormatError("expected `video.url`")
     return Made(url, video_type(text_of(video, "content_type")))
+
+
+def parse_failure(status: int, body: bytes) -> VideoError:
+    """Why a job that is over has no video."""
+    error = parse_error(status, body)
+    code = BLOCKED if error.type == _FILTERED else error.type or "generation_failed"
+    return VideoError(code, error.message)
 
 
 def parse_error(status: int, body: bytes) -> ProviderError:

@@ -20,6 +20,7 @@ from kong_ai_proxy.formats.bedrock import s3_errors
 from kong_ai_proxy.formats.bedrock.videos import (
     Invocation,
     parse_invocation,
+    parse_refusal,
     render_input,
     token,
 )
@@ -73,7 +74,7 @@ def _start(request: VideoRequest, wanted: Wanted) -> Generator[Step, Any, Starte
         "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": output.uri}},
     }
     send = Send("POST", "/async-invoke", body=dumped(body))
-    arn = text_of(parsed((yield from sent(send, _parse_error))), "invocationArn")
+    arn = text_of(parsed((yield from sent(send, parse_refusal))), "invocationArn")
     if not _ARN.fullmatch(arn):
         raise unusable("it has no invocationArn")
     video = Video(

@@ -17,7 +17,7 @@ import orjson
 
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.huggingface import videos
-from kong_ai_proxy.formats.videos import Video, VideoError, VideoRequest
+from kong_ai_proxy.formats.videos import Video, VideoRequest
 from kong_ai_proxy.providers.flow import (
     FIRST_ERROR,
     Passed,
@@ -97,8 +97,7 @@ def _result(video: Video, path: str) -> Generator[Step, Any, Found]:
     """A job that is over, in the one way or the other."""
     reply = yield from asked(Send("GET", path, _QUEUE))
     if reply.status in _REFUSALS:
-        error = videos.parse_error(reply.status, reply.body)
-        failure = VideoError(error.type or "generation_failed", error.message)
+        failure = videos.parse_failure(reply.status, reply.body)
         return Found(replace(video, status="failed", error=failure))
     if reply.status >= FIRST_ERROR:
         raise ProviderFailed(videos.parse_error(reply.status, reply.body))

@@ -277,6 +277,19 @@ def test_a_job_that_is_done() -> None:
     assert (video.status, video.progress, video.completed_at) == ("completed", 100, 1738324890)
 
 
+def test_what_the_filters_stop() -> None:
+    told = "The generated video has been blocked by our content filters."
+    failure = payload("bedrock_failed", failureMessage=told)
+    video = checked(asked("GET", GIVEN, replies=[failure]))
+    assert video.error
+    assert (video.error.code, video.error.message) == ("moderation_blocked", told)
+    refusal = reply({"message": told, "__type": "ValidationException"}, 400)
+    error = failed(
+        VIDEOS, "POST", model=NOVA, body={"prompt": "x"}, options=options(), replies=[refusal]
+    )
+    assert (error.status, error.code, error.message) == (400, "moderation_blocked", told)
+
+
 def test_a_job_of_somebody_else_that_failed() -> None:
     video = checked(asked("GET", GIVEN, replies=[payload("bedrock_failed")]))
     assert (video.status, video.seconds, video.size) == ("failed", "", "")

@@ -198,6 +198,18 @@ def test_a_job_that_failed(name: str, code: str, message: str) -> None:
     assert message in error.message
 
 
+def test_a_prompt_that_the_filters_stop() -> None:
+    told = (
+        "The prompt could not be submitted. This prompt contains sensitive words that violate "
+        "Google's Responsible AI practices. Support codes: 58061214"
+    )
+    answer = payload("veo_failed", error={"code": 3, "message": told})
+    given = video_id("veo-3.1-generate-001/op/1/8")
+    video = checked(ask(PUBLIC, "GET", given, replies=[answer]))
+    assert video.error
+    assert (video.error.code, video.error.message) == ("moderation_blocked", told)
+
+
 @pytest.mark.parametrize("response", [{}, {"generateVideoResponse": {"generatedSamples": [{}]}}])
 def test_a_job_done_without_a_video_has_failed(response: dict[str, Any]) -> None:
     value = {"done": True, "response": response}

@@ -225,7 +225,7 @@ def test_a_job_that_is_done() -> None:
     [
         (
             reply({"detail": [{"msg": "not allowed", "type": "content_policy_violation"}]}, 422),
-            "content_policy_violation",
+            "moderation_blocked",
             "not allowed",
         ),
         (reply({"detail": "out of memory"}, 500), "generation_failed", "out of memory"),
