@@ -139,6 +139,7 @@ HEAD = struct.pack(">IIBBBBB", 2, 1, 8, 6, 0, 0, 0)
         (png.SIGNATURE, "this one is broken"),
         (broken(lambda data: data[:-1]), "this one is broken"),
         (broken(lambda data: data[:-12]), "this one is broken"),
+        (broken(lambda data: data[:-1] + b"\0"), "this one is broken"),  # only the check is wrong
         (broken(lambda data: data.replace(b"IHDR", b"IHDX")), "this one is broken"),
         (assembled([(b"IHDR", HEAD[:-1]), (b"IDAT", RAW), (b"IEND", b"")]), "this one is broken"),
         (assembled([(b"IHDR", HEAD), (b"IEND", b"")]), "this one is broken"),

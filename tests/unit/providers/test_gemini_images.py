@@ -177,6 +177,17 @@ def test_all_refused() -> None:
     assert failed.value.error.status == 400
 
 
+def test_only_vertex_is_told_which_file_to_make() -> None:
+    for flow in (GENERATE, VERTEX_GENERATE, EDIT, VERTEX_EDIT):
+        make = edited if flow in (EDIT, VERTEX_EDIT) else generated
+        config = make(flow, GEMINI_MODEL, content(), output_format="jpeg").sent()[
+            "generationConfig"
+        ]
+        told = {"imageConfig": {"imageOutputOptions": {"mimeType": "image/jpeg"}}}
+        is_told = flow in (VERTEX_GENERATE, VERTEX_EDIT)
+        assert config == {"responseModalities": ["TEXT", "IMAGE"], **(told if is_told else {})}
+
+
 def test_an_address_that_was_asked_for_is_a_data_url() -> None:
     driven = generated(GENERATE, GEMINI_MODEL, content(), response_format="url")
     assert driven.value["data"] == [{"url": f"data:image/png;base64,{B64}"}]
