@@ -95,6 +95,17 @@ def test_a_configuration_may_name_what_the_registry_has(row: matrix.Row) -> None
     assert known <= set(SUPPORTED[row.provider])
 
 
+@pytest.mark.parametrize("provider", sorted(SUPPORTED))
+def test_a_configuration_may_name_nothing_else(provider: str) -> None:
+    """Of all formats that the provider may speak."""
+    rows = [row for row in matrix.ROWS if row.provider == provider]
+    columns = frozenset[str]().union(*map(matrix.capabilities, rows))
+    route_types = {**matrix.ROUTE_TYPES, **matrix.MORE_ROUTE_TYPES}
+    assert set(SUPPORTED[provider]) == {
+        route_type for name, route_type in route_types.items() if name in columns
+    }
+
+
 def test_every_provider_has_a_row() -> None:
     assert {row.provider for row in matrix.ROWS} == set(PROVIDERS)
     assert {row.reference for row in matrix.ROWS} == matrix.reference_names()

@@ -22,7 +22,7 @@ from tests import decks, providers
 from tests.gateways import GatewayFactory, RunningGateway
 from tests.integration import text_world
 from tests.integration.text_world import ACCESS_KEY, BEARER, CLIENTS_OWN, OPERATORS_KEY, Json
-from tests.providers import Upstream
+from tests.providers import Turn, Upstream
 from tests.providers.ranking_apis import BedrockAgents, DiscoveryEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,6 +45,34 @@ class World:
     amazon: Upstream
     google: Upstream
     http: httpx.AsyncClient
+
+
+def target(llm_format: str, upstream: Upstream, auth: Json, weight: int, **model: Any) -> Json:
+    options = {"upstream_url": upstream.url, **model.pop("options", {})}
+    return {
+        "route_type": "llm/v1/chat",
+        "weight": weight,
+        "auth": auth,
+        "model": {"provider": llm_format, "options": options, **model},
+    }
+
+
+def several(world: tuple[Upstream, Upstream, Upstream], aws: Json) -> Json:
+    """Bedrock, which knows no reranking of Cohere's format, and two models of Cohere's."""
+    region = {"bedrock": {"aws_region": "eu-central-1"}}
+    return {
+        "llm_format": "cohere",
+        "balancer": {
+            "algorithm": "priority",
+            "retries": 3,
+            "failover_criteria": ["error", "http_503", "non_idempotent"],
+        },
+        "targets": [
+            target("bedrock", world[1], aws, 3, name=AMAZONS, options=region),
+            target("cohere", world[0], BEARER, 2, name=COHERES),
+            target("cohere", world[0], BEARER, 1, name="rerank-v4.0-pro"),
+        ],
+    }
 
 
 def deck(world: tuple[Upstream, Upstream, Upstream]) -> str:
@@ -76,6 +104,7 @@ def deck(world: tuple[Upstream, Upstream, Upstream]) -> str:
                 "logging": {"log_statistics": bool(named)},
             }
             routes.append(decks.route(f"{path}/{name}", config, response_buffering=False))
+    routes.append(decks.route("/several/cohere", several(world, aws), "ai-proxy-advanced"))
     return decks.deck(*routes)
 
 
@@ -155,6 +184,21 @@ async def test_cohere_is_held_to_the_configured_model(world: World) -> None:
     with pytest.raises(cohere.BadRequestError, match="model"):
         await of_cohere(world, "/held").rerank(model="other", query="rivers", documents=["a"])
     assert world.cohere.requests == []
+
+
+async def test_another_target_reranks_with_its_own_model(world: World) -> None:
+    """Whoever has no reranking is passed over; the next one starts from what the client sent."""
+    world.cohere.script(Turn(status=503), Turn())
+    url = f"{world.gateway.url}/several/cohere/v2/rerank"
+    body = {"query": "rivers", "documents": ["a", "b"], "top_n": 1}
+    answer = await world.http.post(url, json=body)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["results"]) == 1
+    assert [seen.json for seen in world.cohere.requests] == [
+        {**body, "model": COHERES},
+        {**body, "model": "rerank-v4.0-pro"},
+    ]
+    assert world.amazon.requests == []
 
 
 async def test_coheres_errors_stay_as_they_are(world: World) -> None:

@@ -89,7 +89,8 @@ class _Rank(_Camel):
     """https://cloud.google.com/generative-ai-app-builder/docs/reference/rest/v1/projects.locations.rankingConfigs/rank"""
 
     query: str
-    records: Annotated[list[_Record], Field(min_length=1, max_length=1000)]
+    # The page tells no number any more; google-cloud-discoveryengine 0.20 does.
+    records: Annotated[list[_Record], Field(min_length=1, max_length=200)]
     model: str | None = None
     top_n: int | None = None
     ignore_record_details_in_response: bool | None = None
@@ -118,7 +119,10 @@ class DiscoveryEngine(Vertex):
             raise RefusedError(f"there are no ranking configs {name} in {location}", 404)
         if not re.match(r"semantic-ranker-", body.get("model", "semantic-ranker-default@latest")):
             raise RefusedError(f"Invalid model: {body['model']}")
-        records: list[Json] = body["records"][: body.get("topN")]
+        if not all(each.get("title") or each.get("content") for each in body["records"]):
+            raise RefusedError("records: at least one of title and content should be set")
+        count = body.get("topN") or 0
+        records: list[Json] = body["records"][:count] if count > 0 else body["records"]
         if body.get("ignoreRecordDetailsInResponse"):
             records = [{"id": record["id"]} for record in records]
         scored = [{**each, "score": 0.9 / (at + 1)} for at, each in enumerate(records)]
