@@ -25,6 +25,7 @@ from kong_ai_proxy.formats.videos import MP4, Order, Video, VideoRequest, size_t
 from kong_ai_proxy.providers.flow import (
     MAX_MEDIA,
     Passed,
+    ProviderFailed,
     Result,
     Send,
     Step,
@@ -139,9 +140,15 @@ def _interact(path: str, order: Order, wanted: Wanted) -> Generator[Step, Any, S
 
 
 def _find_interaction(path: str, job: _Job) -> Generator[Step, Any, Found]:
+    """Google answers 400 where there is no interaction of that name."""
     send = Send("GET", f"{path}/{quote(job.operation)}", headers=_REVISION, most=MAX_MEDIA)
-    value = parsed((yield from sent(send, _parse_error)))
-    return _found(job, omni.parse_interaction(value))
+    try:
+        reply = yield from sent(send, _parse_error)
+    except ProviderFailed as failed:
+        if failed.error.message.startswith("Invalid interaction"):
+            raise unknown(job.name) from None
+        raise
+    return _found(job, omni.parse_interaction(parsed(reply)))
 
 
 def _inline(found: Found) -> Result:

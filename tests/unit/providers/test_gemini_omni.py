@@ -244,6 +244,15 @@ def test_vertex_puts_videos_into_the_clients_bucket() -> None:
     assert public(storageUri="gs://a/b").result.dropped == ("storageUri",)  # type: ignore[union-attr]
 
 
+def test_an_interaction_that_google_does_not_know() -> None:
+    """Another target may."""
+    answer = {"error": {"code": "invalid_request", "message": "Invalid interaction name: v1_x"}}
+    error = failed(PUBLIC, "GET", GIVEN, replies=[reply(answer, 400)])
+    assert (error.status, "not found" in error.message) == (404, True)
+    other = {"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}
+    assert failed(PUBLIC, "GET", GIVEN, replies=[reply(other, 400)]).status == 400
+
+
 def test_errors_of_the_provider_at_each_call() -> None:
     limit = reply({"error": {"code": 429, "message": "slow down", "status": "X"}}, 429)
     for rest in ((GIVEN,), (GIVEN, "content")):
