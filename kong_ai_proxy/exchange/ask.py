@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kong_ai_proxy.exchange.asking import NATIVE_ONLY, Asked
-from kong_ai_proxy.exchange.attempt import Content
+from kong_ai_proxy.exchange.case import Content
 from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.subpath import subpath

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from kong_ai_proxy.config import Target
-from kong_ai_proxy.exchange.attempt import Content
+from kong_ai_proxy.exchange.case import Content
 from kong_ai_proxy.exchange.errors import Refused
 from kong_ai_proxy.exchange.messages import ClientRequest
 from kong_ai_proxy.exchange.subpath import subpath

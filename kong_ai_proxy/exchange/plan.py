@@ -13,7 +13,8 @@ from kong_ai_proxy.config.vectors import Vectordb, missing_library
 from kong_ai_proxy.exchange import acls, asking, client_errors, cloud, head, led_back, privacy
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.asking import Asked
-from kong_ai_proxy.exchange.attempt import Attempt, Content, Rules
+from kong_ai_proxy.exchange.attempt import Attempt
+from kong_ai_proxy.exchange.case import Content, Rules
 from kong_ai_proxy.exchange.endpoints import asked_as
 from kong_ai_proxy.exchange.errors import (
     BAD_REQUEST,

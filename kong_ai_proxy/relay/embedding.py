@@ -20,7 +20,8 @@ from kong_ai_proxy.config import Model, ModelOptions, Target
 from kong_ai_proxy.config.records import Gemini
 from kong_ai_proxy.config.vectors import Embeddings
 from kong_ai_proxy.exchange import asking, cloud
-from kong_ai_proxy.exchange.attempt import Attempt, Rules
+from kong_ai_proxy.exchange.attempt import Attempt
+from kong_ai_proxy.exchange.case import Rules
 from kong_ai_proxy.exchange.errors import FIRST_ERROR, Refused
 from kong_ai_proxy.exchange.messages import (
     Abort,

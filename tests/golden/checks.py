@@ -19,8 +19,8 @@ def same_json(found: object, expected: object) -> None:
 def request(golden: Golden) -> None:
     """What the provider gets is what the fixture says."""
     attempt, upstream = golden.attempt()
-    if isinstance(attempt._content, JsonObject):  # from which another target's attempt starts
-        assert attempt._content.value == golden.request["body"]
+    if isinstance(attempt._case.content, JsonObject):  # from which another target's attempt starts
+        assert attempt._case.content.value == golden.request["body"]
     assert upstream.method == golden.upstream.get("method", "POST")
     assert fixture.url(upstream) == golden.upstream["url"]
     headers = golden.upstream.get("headers", {})
