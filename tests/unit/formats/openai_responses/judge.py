@@ -49,7 +49,7 @@ def check_answer(value: object) -> Response:
 
 
 def events(written: bytes) -> list[dict[str, Any]]:
-    """The events of a stream, each named by its type and valid, in order."""
+    """The events of a stream, each named by its type, valid, and where it belongs."""
     assert written.endswith(b"\n\n")
     found = []
     for number, raw in enumerate(written[:-2].split(b"\n\n")):
@@ -59,7 +59,75 @@ def events(written: bytes) -> list[dict[str, Any]]:
         assert name == b"event: " + event["type"].encode()
         assert event["sequence_number"] == number
         found.append(event)
+    _check_order(found)
     return found
+
+
+_PIECES = {
+    "output_text": ("content_index", "text"),
+    "refusal": ("content_index", "refusal"),
+    "reasoning_summary_text": ("summary_index", "text"),
+    "reasoning_text": ("content_index", "text"),
+    "function_call_arguments": ("", "arguments"),
+    "custom_tool_call_input": ("", "input"),
+}
+"""What comes in pieces: which part of its item it is, and where all of it is told."""
+
+
+class _Item:
+    """An output item under way: what of it is open, and what its pieces make."""
+
+    def __init__(self, item: dict[str, Any]) -> None:
+        self.id, self.type = item.get("id"), item["type"]
+        self.parts = 0
+        self.open = self.is_done = False
+        self.text = ""
+
+    def take(self, name: str, event: dict[str, Any]) -> None:
+        assert not self.is_done
+        assert event.get("item_id", self.id) == self.id
+        kind, _, step = name.rpartition(".")
+        if kind in ("content_part", "reasoning_summary_part"):
+            self._part(step, event)
+        elif kind in _PIECES:
+            self._piece(kind, step, event)
+        elif name == "output_item.done":
+            assert (event["item"].get("id"), event["item"]["type"]) == (self.id, self.type)
+            self.is_done = not self.open
+
+    def _part(self, step: str, event: dict[str, Any]) -> None:
+        index = "content_index" if "content_index" in event else "summary_index"
+        assert event[index] == self.parts
+        assert self.open == (step == "done")
+        part = event["part"]
+        told = part["refusal"] if part["type"] == "refusal" else part["text"]
+        assert told == (self.text if self.open else "")
+        self.open, self.text, self.parts = not self.open, "", self.parts + self.open
+
+    def _piece(self, kind: str, step: str, event: dict[str, Any]) -> None:
+        index, whole = _PIECES[kind]
+        assert not index or (self.open and event[index] == self.parts)
+        if step == "delta":
+            self.text += event["delta"]
+        else:
+            assert event[whole] == self.text
+
+
+def _check_order(found: list[dict[str, Any]]) -> None:
+    """Items one after the other, events within their items, parts one after the other, and all
+    pieces together what is told at the end."""
+    items: list[_Item] = []
+    for event in found:
+        name = event["type"].removeprefix("response.")
+        if name == "output_item.added":
+            assert event["output_index"] == len(items)
+            items.append(_Item(event["item"]))
+        elif "output_index" in event:
+            items[event["output_index"]].take(name, event)
+    last = found[-1]
+    if last["type"] in ("response.completed", "response.incomplete"):
+        assert all(item.is_done for item in items)
+        assert [item.get("id") for item in last["response"]["output"]] == [i.id for i in items]
 
 
 def client(written: bytes) -> OpenAI:

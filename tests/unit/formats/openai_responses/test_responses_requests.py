@@ -258,6 +258,16 @@ def test_an_image_that_the_model_made_stays_its_own() -> None:
     assert parse_input(item) == (Message("assistant", (image,)),)
 
 
+def test_what_google_signed_belongs_to_the_call_right_behind_it() -> None:
+    call = {"type": "function_call", "call_id": "call_1", "name": "a", "arguments": "{}"}
+    signed = {"type": "reasoning", "summary": [], "encrypted_content": "call:c2ln"}
+    said = {"role": "assistant", "content": "One moment."}
+    for items, expected in (([signed, call, call], ["c2ln", ""]), ([signed, said, call], [""])):
+        (message,) = parse_input(*items)
+        found = [block.signature for block in message.blocks if isinstance(block, ToolCall)]
+        assert found == expected
+
+
 def test_a_thought_that_says_nothing_is_left_out() -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": []}
     assert parse_input(thought, {"role": "user", "content": "Hi"}) == (HI,)

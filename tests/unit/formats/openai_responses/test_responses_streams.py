@@ -506,6 +506,16 @@ def test_a_thought_that_cannot_be_read_and_a_signed_call_are_kept() -> None:
     ]
 
 
+def test_a_thought_that_cannot_be_read_is_an_item_of_its_own() -> None:
+    deltas = ThinkingPiece("Hm."), ThinkingRedacted("AAAA"), ThinkingPiece("So."), Finished("stop")
+    output = judge.events(written(*deltas))[-1]["response"]["output"]
+    assert [(item["summary"], item.get("encrypted_content")) for item in output] == [
+        ([{"type": "summary_text", "text": "Hm."}], None),
+        ([], "redacted:AAAA"),
+        ([{"type": "summary_text", "text": "So."}], None),
+    ]
+
+
 def test_media_without_an_item_are_texts() -> None:
     data = written(MediaPiece(Media(kind="image", url="https://example.com/a.png")))
     assert judge.events(data)[-1]["response"]["output"][0]["content"][0]["text"] == (
