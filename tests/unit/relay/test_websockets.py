@@ -45,7 +45,8 @@ async def test_the_handshake_that_the_provider_sees(caplog: pytest.LogCaptureFix
            "sec-websocket-protocol": f"realtime, {KEY}, beta"}  # fmt: skip
     async with provided(session(echo), REALTIME) as (upstream, relay), client(relay) as one:
         await one.send(one.head("GET", TARGET, own))
-        assert (await one.answer_head())[0] == 101
+        status, headers = await one.answer_head()
+        assert (status, headers.get("sec-websocket-extensions")) == (101, None)
         sent = upstream.received[-1]
     assert sent.target == "/v1/realtime?model=gpt-realtime"
     assert sent.header("openai-beta") == "realtime=v1"
@@ -291,6 +292,22 @@ async def test_pings_and_pongs_of_the_provider_reach_the_client(opcode: int) -> 
 
     async with open_session(talk) as (_, _relay, one):
         assert await read_frame(one.reader) == Frame(opcode, b"beat")
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+async def test_pings_and_pongs_of_the_client_reach_the_provider(opcode: int) -> None:
+    """Who answers a ping is the other side, not the relay: it tells that the whole way is open."""
+    seen: asyncio.Queue[Frame] = asyncio.Queue()
+
+    async def talk(connection: Connection) -> None:
+        seen.put_nowait(await read_frame(connection.reader))
+        await connection.send(frame(TEXT, b"next"))
+        await echo(connection)
+
+    async with open_session(talk) as (_, _relay, one):
+        await one.send(frame(opcode, b"beat", masked=True))
+        assert await read_frame(one.reader) == Frame(TEXT, b"next")
+    assert await seen.get() == Frame(opcode, b"beat")
 
 
 async def test_many_messages_both_ways_in_memory_that_does_not_grow() -> None:
