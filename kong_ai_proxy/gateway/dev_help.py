@@ -112,11 +112,11 @@ def more_commands(url: str, models: Models) -> list[tuple[str, str]]:
     asked = {"model": models.chat, "input": "Hello"}
     assistant = {"model": models.chat, "instructions": "Help"}
     spoken = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Hello"}
-    drawn = {"model": "gpt-image-1", "prompt": "A red house"}
+    drawn = {"model": "gpt-image-2", "prompt": "A red house"}
     speech = _curl(f"{v1}/audio/speech", {**spoken, "response_format": "wav"}, "-o speech.wav")
     heard = "-F model=whisper-1 -F file=@speech.wav"
     file = "-F purpose=user_data -F 'file=@-;filename=hello.txt'"
-    edit = "-F model=gpt-image-1 -F prompt='A blue house' -F image=@house.png"
+    edit = "-F model=gpt-image-2 -F prompt='A blue house' -F image=@house.png"
     return [
         ("responses", _curl(f"{v1}/responses", asked)),
         ("files", f"echo Hello | curl {v1}/files {file}"),

@@ -20,6 +20,7 @@ _MODELS: Final = (
     "gpt-4o-transcribe",
     "whisper-1",
     "gpt-image-1",
+    "gpt-image-2",
     "sora-2",
     "gpt-realtime",
 )
