@@ -200,7 +200,7 @@ def test_the_python_line_works(running: Dev) -> None:
 
 def test_the_admin_api_is_there(running: Dev) -> None:
     admin = running.wait_for(r"Admin API +(http://\S+)\n")
-    plugins = httpx.get(f"{admin}/plugins", verify=False).json()["data"]
+    plugins = httpx.get(f"{admin}/plugins", verify=False, timeout=_SECONDS).json()["data"]
     names = [plugin["name"] for plugin in plugins]
     assert sorted(names) == ["ai-proxy"] * 13 + ["ai-proxy-advanced"]  # which has realtime
 
@@ -227,7 +227,7 @@ def test_a_signal_to_end_leaves_nothing(folder: Path, number: signal.Signals) ->
         assert dev.processes()
         _end(dev, number)
         with pytest.raises(httpx.ConnectError):
-            httpx.get(url, verify=False)
+            httpx.get(url, verify=False, timeout=_SECONDS)
     assert "Traceback" not in dev.text
 
 
@@ -235,7 +235,13 @@ def test_ctrl_c_ends_a_stream_under_way(folder: Path) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "n": 99}
     with (
         _dev(folder) as dev,
-        httpx.stream("POST", f"{dev.url}/v1/chat/completions", json=body, verify=False) as answer,
+        httpx.stream(
+            "POST",
+            f"{dev.url}/v1/chat/completions",
+            json=body,
+            verify=False,
+            timeout=_SECONDS,
+        ) as answer,
     ):
         assert next(answer.iter_lines()).startswith("data: ")
         _end(dev, signal.SIGINT)
