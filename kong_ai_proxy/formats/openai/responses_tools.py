@@ -251,6 +251,6 @@ def _object_choice(value: Object, tools: Tools) -> ToolChoice:
 
 def _allow(allowed: list[Object], tools: Tools) -> None:
     names = {called(text_of(each, "name"), text_of(each, "namespace")) for each in allowed}
-    kinds = {each.get("type") for each in allowed}
+    kinds = {text_of(each, "type") for each in allowed}
     tools.functions = [each for each in tools.functions if each.name in names]
     tools.native = [each for each in tools.native if each.get("type") in kinds]

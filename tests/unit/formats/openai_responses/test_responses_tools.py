@@ -191,7 +191,7 @@ def test_one_of_them_can_be_chosen(choice: Json, found: ToolChoice) -> None:
 @pytest.mark.parametrize("mode", ["auto", "required"])
 def test_only_those_that_are_allowed_are_asked_for(mode: str) -> None:
     native = [{"type": "web_search_20250305", "name": "web_search"}, {"type": "memory_20250818"}]
-    allowed = [{"type": "function", "name": "add"}, {"type": "memory_20250818"}]
+    allowed = [{"type": "function", "name": "add"}, {"type": "memory_20250818"}, {"type": []}, 3]
     choice = {"type": "allowed_tools", "mode": mode, "tools": allowed}
     found = RESPONSES.parse_request(
         {**REQUEST, "tools": [*REQUEST["tools"], *native], "tool_choice": choice}
