@@ -174,7 +174,7 @@ def parse_interaction(value: Mapping[str, object]) -> Operation:
         uri, data = fields.text_of(each, "uri"), fields.text_of(each, "data")
         if fields.text_of(each, "type") == "video" and (uri or data):
             media_type = video_type(fields.text_of(each, "mime_type"))
-            return Operation(True, uri=uri, base64="" if uri else data, media_type=media_type)
+            return Operation(True, uri=uri, base64=data, media_type=media_type)
     said = " ".join(filter(None, (fields.text_of(each, "text") for each in contents)))
     if said:
         return Operation(True, VideoError(BLOCKED, said))

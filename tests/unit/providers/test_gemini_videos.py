@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.types.video_create_error import VideoCreateError
 
 from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.form import Part
@@ -196,6 +197,15 @@ def test_a_job_that_failed(name: str, code: str, message: str) -> None:
     error = failed(PUBLIC, "GET", started(), "content", replies=[payload(name)])
     assert (error.status, error.code) == (404, code)
     assert message in error.message
+
+
+def test_a_video_that_the_filters_stop_without_a_word() -> None:
+    answer = payload("veo_done", response={"generateVideoResponse": {"raiMediaFilteredCount": 1}})
+    video = checked(ask(PUBLIC, "GET", started(), replies=[answer]))
+    assert video.error
+    assert video.error == VideoCreateError(
+        code="moderation_blocked", message="the provider's filters removed the video"
+    )
 
 
 def test_a_prompt_that_the_filters_stop() -> None:
