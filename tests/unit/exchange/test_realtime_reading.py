@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from kong_ai_proxy.exchange.kept import MAX_PAYLOAD
-from kong_ai_proxy.exchange.realtime_reading import LiveReading, RealtimeReading
+from kong_ai_proxy.exchange.realtime_reading import MAX_MESSAGE, LiveReading, RealtimeReading
 
 USAGE = {
     "total_tokens": 20,
@@ -124,6 +124,14 @@ def test_what_is_kept_is_bounded() -> None:
     for payload in (reading.request_payload(), reading.payload()):
         assert payload is not None
         assert MAX_PAYLOAD < len(payload) < MAX_PAYLOAD + 100
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, 20), (1, None)])
+def test_a_message_that_is_too_long_is_not_parsed(more: int, expected: int | None) -> None:
+    reading = session()
+    rest = MAX_MESSAGE - len(done(output=""))
+    reading.feed_provider(done(output="x" * (rest + more)))
+    assert (reading.usage.total_tokens if reading.usage else None) == expected
 
 
 def test_nothing_is_looked_at_unasked() -> None:
@@ -270,6 +278,17 @@ def test_messages_of_gemini_live_are_kept_without_sound_and_handles() -> None:
     reading.feed_provider(said)
     assert reading.request_payload() == hello.decode() + "\n"
     assert reading.payload() == said.decode() + "\n"
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, 7), (1, None)])
+def test_a_message_of_gemini_live_that_is_too_long_is_not_parsed(
+    more: int, expected: int | None
+) -> None:
+    reading = LiveReading(keep=False, count=True)
+    message = b'{"usageMetadata":{"responseTokenCount":7},"text":"%b"}'
+    rest = MAX_MESSAGE - len(message % b"")
+    reading.feed_provider(message % (b"x" * (rest + more)))
+    assert (reading.usage.completion_tokens if reading.usage else None) == expected
 
 
 def test_nothing_of_gemini_live_is_looked_at_unasked() -> None:

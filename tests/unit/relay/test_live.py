@@ -285,6 +285,12 @@ async def test_another_model_is_refused_before_anything_reaches_the_provider() -
             assert (google.session.setup, google.session.messages) == (None, [])
 
 
+async def test_a_long_refusal_is_cut_to_what_a_close_can_tell() -> None:
+    async with relayed({"name": "é" * 100}) as (_, relay), opened(relay) as socket:
+        code, reason = await setup(socket, "another")
+    assert (code, reason) == (1008, "cannot use own model - must be: " + "é" * 45)
+
+
 async def test_a_second_setup_obeys_the_same_rule() -> None:
     async with relayed({"name": MODEL}) as (google, relay), opened(relay) as socket:
         await setup(socket, MODEL)
