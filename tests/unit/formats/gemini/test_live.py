@@ -113,6 +113,17 @@ def test_what_has_no_setup_is_the_same_object() -> None:
         assert Setup(resource, "x").feed(message) is message
 
 
+@pytest.mark.parametrize(
+    "name", ["Setup", "SETUP", " setup", "setup ", "setup\t", "setup\0", "\u017fetup"]
+)
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_another_spelling_of_setup_does_not_pass(name: str, as_bytes: bool) -> None:
+    """Some server might take it for the one that was checked."""
+    text = orjson.dumps({name: {"model": "models/other"}}).decode()
+    with pytest.raises(FormatError, match="unknown member"):
+        Setup(resource, "x").feed(text.encode() if as_bytes else text)
+
+
 _NAMES = st.sampled_from(["setup", "clientContent", "model", "text", "a"])
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.text(max_size=8) | st.sampled_from(["x", "models/x", "y"]),
