@@ -75,6 +75,25 @@ class _Connection(web.RequestHandler):
     """One of Kong's connections. What is not HTTP gets an error in our shape: aiohttp's own quotes
     the line and tells its version."""
 
+    _is_last = False  # what is under way is the last that it carries
+
+    def retire(self) -> None:
+        """Close it: at once where it waits for a request, else after the next answer. aiohttp's own
+        `close` keeps idle ones open, and leaves unread what still comes on others: the rest of a
+        body, a session's messages."""
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+        else:
+            self._is_last = True
+
+    @override
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if self._is_last:
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
     @override
     def handle_error(
         self,
@@ -140,7 +159,9 @@ class Relay:
     def stop(self) -> None:
         """Accept no more connections. Idle ones are closed, busy ones after their answer."""
         self._listening.close()
-        self._server.pre_shutdown()
+        for connection in self._server.connections:
+            assert isinstance(connection, _Connection)
+            connection.retire()
 
     async def close(self) -> None:
         """End what is left."""
