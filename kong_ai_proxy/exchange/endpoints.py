@@ -40,7 +40,8 @@ def endpoint(provider: Provider, call: Call, asked: Asked) -> Endpoint:
     except FormatError as error:
         raise Refused(BAD_REQUEST, str(error)) from None
     if found is None:
-        what = (asked.native and asked.native.operation) or asked.route_type
+        native = asked.native
+        what = (native and (native.operation or native.path)) or asked.route_type
         raise Refused(NOT_FOUND, f"provider {provider.name} has no '{what}'")
     return found
 

@@ -267,7 +267,7 @@ class Outgoing:
             case.asked.route_type,
             case.creates,
             case.rules.response_streaming == "always",
-            case.counts,
+            case.counts and case.endpoint.usage_on_request,
             case.call,
             case.endpoint.change,
         )

@@ -10,7 +10,16 @@ from kong_ai_proxy.auth import sign
 from kong_ai_proxy.balancer.select import UnknownModelError, candidates, share_requests
 from kong_ai_proxy.config import AiProxyAdvanced, Config, Model, Target
 from kong_ai_proxy.config.vectors import Vectordb, missing_library
-from kong_ai_proxy.exchange import acls, asking, client_errors, cloud, head, led_back, privacy
+from kong_ai_proxy.exchange import (
+    acls,
+    asking,
+    client_errors,
+    cloud,
+    head,
+    led_back,
+    made_here,
+    privacy,
+)
 from kong_ai_proxy.exchange.ask import Ask
 from kong_ai_proxy.exchange.asking import Asked
 from kong_ai_proxy.exchange.attempt import Attempt
@@ -258,6 +267,7 @@ class Plan:
             requested = self._requested(request, content, native)
             found = candidates(self.config.targets, requested)
             found = self._permitted(request, requested, found) if self._access.restricts else found
+            found = made_here.makers(self.config.targets, request, content, found)
         except (FormatError, JsonError, UnknownModelError) as error:
             raise _bad_request(error) from None
         asked = native or asking.in_openai_format(self.config.targets[found[0]].route_type)

@@ -74,6 +74,9 @@ class Endpoint(NamedTuple):
     own_query: Mapping[str, str | None] = _NOTHING
     """Parameters that neither a client nor the configured model's name is put in place of; None
     for one that does not go up. Where it is empty, a WebSocket gets the configured model."""
+    usage_on_request: bool = True
+    """Whether a stream tells its usage when `stream_options.include_usage` asks for it, as far as
+    that depends on the client's own words (a version in its query)."""
     session_model: Callable[[str], str] | None = None
     """Where the first message of a session names the model: how the provider calls one there. It
     raises FormatError for what is no model's name."""

@@ -324,7 +324,6 @@ async def test_googles_client_of_vertex_embeds_a_text(
     assert seen.path.endswith(f"{place}{model}:{operation}")
 
 
-@pytest.mark.xfail(strict=True, reason="files are asked for at the address that redirects")
 @pytest.mark.parametrize("path", ["veo", "held/veo"])
 async def test_a_video_is_made_and_fetched_by_rest_and_googles_client(
     world: World, path: str

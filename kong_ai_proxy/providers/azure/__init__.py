@@ -96,6 +96,7 @@ def _endpoint(call: Call) -> Endpoint:
         _CODECS.get(call.route_type),
         _with_version(query, call.options, is_v1=_is_v1(path, call.options)),
         change=_change_of(call.route_type, path),
+        usage_on_request=not any(map(_is_old, _versions_asked(call))),
     )
 
 
@@ -168,9 +169,12 @@ def _with_version(query: str, options: ModelOptions, *, is_v1: bool) -> str:
 
 
 def _asks_dated(call: Call) -> bool:
-    """Whether the client names a version with a date; the case of a parameter's name is nothing to
-    Azure."""
-    return any(n.casefold() == "api-version" and _is_dated(v) for n, v in call.query.items())
+    return any(map(_is_dated, _versions_asked(call)))
+
+
+def _versions_asked(call: Call) -> list[str]:
+    """What the client calls the version: the case of a parameter's name is nothing to Azure."""
+    return [value for name, value in call.query.items() if name.casefold() == "api-version"]
 
 
 def _is_dated(version: str) -> bool:
@@ -206,8 +210,12 @@ def _deployment(options: ModelOptions) -> str:
 
 
 def _variant(options: ModelOptions) -> Provider:
-    version = options.azure_api_version
-    return _OLD if _is_dated(version) and version < _STREAM_OPTIONS else _NEW
+    return _OLD if _is_old(options.azure_api_version) else _NEW
+
+
+def _is_old(version: str) -> bool:
+    """Whether its streams cannot be asked for their usage."""
+    return _is_dated(version) and version < _STREAM_OPTIONS
 
 
 _NEW = Provider(

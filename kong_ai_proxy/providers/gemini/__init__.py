@@ -12,6 +12,7 @@ from dataclasses import replace
 from kong_ai_proxy.config import ModelOptions
 from kong_ai_proxy.formats import anthropic, gemini, openai
 from kong_ai_proxy.formats.codec import ProviderCodec
+from kong_ai_proxy.formats.errors import FormatError
 from kong_ai_proxy.formats.json_object import REMOVED
 from kong_ai_proxy.formats.openai import chat as openai_chat
 from kong_ai_proxy.providers.anthropic import REFUSED_BY_MODEL, vertex_change
@@ -41,6 +42,8 @@ _PUBLIC_COLLECTION = re.compile(
     r"/(?P<upload>upload/)?(?:v1(?:beta|alpha)?/)?"
     r"(?P<rest>(?:files|batches)(?:/[^/]+)?|models/[^/]+/operations/[^/]+)/?\Z"
 )
+# https://ai.google.dev/api/interactions-api
+_INTERACTIONS = re.compile(r"/(?P<rest>interactions(?:/[^/]+(?:/cancel)?)?)/?\Z")
 _PUBLIC_OPERATIONS: Mapping[str, ProviderCodec | None] = {
     "asyncBatchEmbedContent": None,
     "batchEmbedContents": gemini.EMBED,
@@ -77,10 +80,17 @@ def _public_native(native: Native, call: Call) -> Endpoint | None:
     if native.operation in _PUBLIC_OPERATIONS and model:
         codec, change = _PUBLIC_OPERATIONS[native.operation], _NAMED_MODELS.get(native.operation)
         return Endpoint(f"{paths.public_model(model)}:{native.operation}", codec, change=change)
-    found = _PUBLIC_COLLECTION.search(native.path)
-    if found is None or paths.climbs(native.path):
+    if paths.climbs(native.path):
         return None
-    return Endpoint(f"/{found['upload'] or ''}v1beta/{found['rest']}")
+    found = _INTERACTIONS.search(native.path)
+    if found:
+        return Endpoint(f"/v1beta/{found['rest']}", change=_interaction)
+    found = _PUBLIC_COLLECTION.search(native.path)
+    if found is None:
+        return None
+    # A file's own address only redirects to where it is.
+    where = "download/" if found["rest"].endswith(":download") else found["upload"] or ""
+    return Endpoint(f"/{where}v1beta/{found['rest']}")
 
 
 # --- Vertex AI ---
@@ -175,6 +185,10 @@ def _vertex_native(native: Native, call: Call) -> Endpoint | None:
     jobs = _JOBS.search(native.path)
     if jobs:
         return Endpoint(f"{paths.located(call.options)}/{jobs['rest']}", change=_job)
+    interactions = _INTERACTIONS.search(native.path)
+    if interactions:
+        place = paths.located(call.options).removeprefix("/v1")
+        return Endpoint(f"/v1beta1{place}/{interactions['rest']}", change=_interaction)
     ranking = _RANKING.search(native.path)
     return _rank(call.options, ranking["location"], ranking["name"]) if ranking else None
 
@@ -183,8 +197,8 @@ def _job(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
     """The model of a batch job, which is a whole resource's name there:
     https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.batchPredictionJobs"""
     _JOBS_MODEL(body, call)
-    named = body.get("model")
-    if not isinstance(named, str):
+    named = body.get("model") or call.named  # else a container of the client's would run
+    if not isinstance(named, str) or not named:
         return {}
     publisher, name = paths.publisher(call.model or named)
     if "/" in name:  # a model of a project's own
@@ -193,6 +207,16 @@ def _job(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
 
 
 _JOBS_MODEL = held("model")
+
+
+def _interaction(body: Mapping[str, object], call: Call) -> Mapping[str, object]:
+    """The model of an interaction; an agent chooses its own, so that it is one of another name."""
+    _JOBS_MODEL(body, call)
+    if not call.named:
+        return {}
+    if body.get("agent") is not None:
+        raise FormatError(f"agent: cannot use own model - must be: {call.named}")
+    return {} if body.get("model") else {"model": call.named}
 
 
 def _ranked(body: Mapping[str, object], call: Call) -> Mapping[str, object]:

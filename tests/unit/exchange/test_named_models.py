@@ -121,3 +121,46 @@ def test_what_cohere_bills_for_a_ranking_is_counted() -> None:
     assert found.body == reply.body
     assert exchange.attempt.usage is not None
     assert exchange.attempt.usage.prompt_details == {"search_units": 1}
+
+
+def test_a_job_of_vertex_ais_without_a_model_gets_the_configured_one() -> None:
+    """Else the client's own container would run."""
+    body = {"unmanagedContainerModel": {"containerSpec": {"imageUri": "theirs"}}}
+    own: Any = {"name": FLASH}
+    sent = Exchange(VENDORS["vertex"], body, path=JOBS, llm_format="gemini", **own).sent
+    assert orjson.loads(sent.body) == {**body, "model": PUBLISHED}
+
+
+INTERACTIONS = "/v1beta/interactions"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "path", "place"),
+    [
+        ("gemini", INTERACTIONS, INTERACTIONS),
+        ("gemini", f"{INTERACTIONS}/i-1", f"{INTERACTIONS}/i-1"),
+        ("gemini", f"{INTERACTIONS}/i-1/cancel", f"{INTERACTIONS}/i-1/cancel"),
+        (
+            "vertex",
+            "/v1beta1/projects/theirs/locations/eu/interactions/i-1",
+            "/v1beta1/projects/project-1/locations/us-central1/interactions/i-1",
+        ),
+    ],
+)
+def test_interactions_of_google_go_up(vendor: str, path: str, place: str) -> None:
+    method = "GET" if path.endswith("i-1") else "POST"
+    body = {"model": FLASH, "input": "Hello"} if method == "POST" else None
+    exchange = Exchange(VENDORS[vendor], body, path=path, llm_format="gemini", method=method)
+    assert (exchange.sent.method, exchange.sent.path) == (method, place)
+
+
+def test_an_interaction_without_a_model_gets_the_configured_one() -> None:
+    body = {"input": "Hello"}
+    sent = Exchange(VENDORS["gemini"], body, path=INTERACTIONS, llm_format="gemini").sent
+    assert orjson.loads(sent.body) == {**body, "model": VENDORS["gemini"].model}
+
+
+@pytest.mark.parametrize("body", [{"model": "gemini-9"}, {"agent": "deep-research"}])
+def test_an_interaction_has_no_other_model_and_no_agent(body: Json) -> None:
+    with pytest.raises(Refused, match="cannot use own model"):
+        Exchange(VENDORS["gemini"], body, path=INTERACTIONS, llm_format="gemini")

@@ -403,6 +403,28 @@ def test_another_server_may_want_them_back() -> None:
     assert thinking(upstream_url="https://foundry.example")["reasoning_content"] == "Hm."
 
 
+@pytest.mark.parametrize(
+    ("query", "asks"),
+    [
+        ("", True),
+        ("api-version=2025-04-01-preview", True),
+        ("api-version=2024-06-01", False),
+        ("Api-Version=2024-02-01", False),
+    ],
+)
+def test_clients_of_older_versions_are_not_asked_for_usage(query: str, asks: bool) -> None:
+    """They get a 400 for `stream_options`, whatever the configured version has."""
+    configuration = of_type(openai.CHAT, "gpt-4o")
+    configuration["logging"] = {"log_statistics": True}
+    raw = orjson.dumps({**CHAT, "model": "gpt-4o", "stream": True})
+    given = {"content-type": ("application/json",), "content-length": (str(len(raw)),)}
+    client = ClientRequest(method="POST", path="/ai", query=query, headers=given, route_path="/ai")
+    plan = Plan(config.parse("ai-proxy", configuration))
+    upstream = plan.attempt(client, raw, relayed=True).start(Env())
+    sent_up = orjson.loads(upstream.body) if isinstance(upstream.body, bytes) else {}
+    assert ("stream_options" in sent_up) is asks
+
+
 # ---- videos
 
 
