@@ -80,7 +80,7 @@ class _Item:
     def __init__(self, item: dict[str, Any]) -> None:
         self.id, self.type = item.get("id"), item["type"]
         self.parts = 0
-        self.open = self.is_done = False
+        self.open = self.is_told = self.is_done = False
         self.text = ""
 
     def take(self, name: str, event: dict[str, Any]) -> None:
@@ -93,6 +93,7 @@ class _Item:
             self._piece(kind, step, event)
         elif name == "output_item.done":
             assert (event["item"].get("id"), event["item"]["type"]) == (self.id, self.type)
+            assert self.is_told or self.type not in ("function_call", "custom_tool_call")
             self.is_done = not self.open
 
     def _part(self, step: str, event: dict[str, Any]) -> None:
@@ -102,7 +103,9 @@ class _Item:
         part = event["part"]
         told = part["refusal"] if part["type"] == "refusal" else part["text"]
         assert told == (self.text if self.open else "")
+        assert self.is_told == self.open
         self.open, self.text, self.parts = not self.open, "", self.parts + self.open
+        self.is_told = False
 
     def _piece(self, kind: str, step: str, event: dict[str, Any]) -> None:
         index, whole = _PIECES[kind]
@@ -111,6 +114,7 @@ class _Item:
             self.text += event["delta"]
         else:
             assert event[whole] == self.text
+            self.is_told = True
 
 
 def _check_order(found: list[dict[str, Any]]) -> None:
