@@ -95,7 +95,8 @@ class GeminiFiles(Gemini):
 
     ROUTES = (
         (route("POST", "/upload/v1beta/files"), "upload"),
-        (route("GET", "/v1beta/files/{number}:download"), "download"),
+        (route("GET", "/v1beta/files/{number}:download"), "redirect"),
+        (route("GET", "/download/v1beta/files/{number}:download"), "download"),
         (route("GET|DELETE", "/v1beta/files/{number}"), "file"),
         (route("GET", "/v1beta/files"), "list_files"),
         (route("POST", "/v1beta/models/{model}:batchGenerateContent"), "batch_content"),
@@ -106,8 +107,10 @@ class GeminiFiles(Gemini):
         *Gemini.ROUTES,
     )
 
-    def __init__(self) -> None:
+    def __init__(self, called: str = "standin") -> None:
+        """`called` is what names of batches begin with."""
         super().__init__()
+        self._called = called
         self.files: dict[str, Json] = {}
         self.contents: dict[str, bytes] = {}
         self.batches: dict[str, Json] = {}
@@ -213,8 +216,13 @@ class GeminiFiles(Gemini):
         _made(types.ListFilesResponse, value)
         return json_reply(value if page else {})
 
+    def redirect(self, request: Recorded, turn: Turn, number: str) -> Reply:
+        """The file's own address."""
+        location = f"{self.url}/download/v1beta/files/{number}:download?alt=media"
+        return Reply(status=302, headers={"Location": location})
+
     def download(self, request: Recorded, turn: Turn, number: str) -> Reply:
-        """GET /v1beta/files/{number}:download?alt=media, of what Google has made only."""
+        """GET /download/v1beta/files/{number}:download?alt=media, of what Google has made only."""
         found = self._file(number)
         if request.params.get("alt") != "media":
             raise RefusedError("alt: expected media")
@@ -265,7 +273,7 @@ class GeminiFiles(Gemini):
         return lines
 
     def _make(self, batch: Any, model: str, lines: list[Json]) -> Reply:
-        name = f"batches/standin{len(self.batches)}"
+        name = f"batches/{self._called}{len(self.batches)}"
         count = str(len(lines))
         metadata: Json = {
             "@type": _TYPE,

@@ -288,8 +288,9 @@ def _list(wanted: Wanted) -> Steps:
 
 
 def _content(wanted: Wanted, told: str) -> Passed:
+    """From the place to which the file's own address redirects, as Google's pages on batches do."""
     name, kind = find(told)
-    send = Send("GET", f"/v1beta/files/{name}:download", "alt=media")
+    send = Send("GET", f"/download/v1beta/files/{name}:download", "alt=media")
     if not kind:
         return Passed(send, errors(told))
     assert wanted.texts is not None

@@ -214,6 +214,8 @@ def test_a_batch_runs_and_its_output_is_openais(world: World, upstream: GeminiFi
     assert ended.request_counts is not None
     assert (ended.request_counts.completed, ended.request_counts.failed) == (1, 1)
     assert ended.completed_at is not None
+    output = FileObject.model_validate(world.ask("GET", f"/files/{ended.output_file_id}").value)
+    assert output.purpose == "batch_output"
     lines = world.lines(f"/files/{ended.output_file_id}/content")
     answer = lines["a"]["response"]["body"]
     assert answer["choices"][0]["message"]["content"] == "Four."

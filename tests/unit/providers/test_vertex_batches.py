@@ -285,6 +285,7 @@ def test_a_file_for_another_model_than_the_configured_makes_no_batch(
     with pytest.raises(FormatError, match=f"{MODEL}.*must be: gemini-2.5-pro"):
         world.ask("POST", "/batches", **asked)
     assert jobs.jobs == {}
+    assert world.ask("POST", "/batches", **{**asked, "model": world.model}).value["model"]
     world.model = spelled
     assert world.ask("POST", "/batches", **asked).value["model"] == MODEL
 
