@@ -118,6 +118,27 @@ def test_a_model_in_the_query_chooses_a_target_and_goes_no_further() -> None:
         sent(wanted, handshake(query="model=other"))
 
 
+WHERE = "projects/acme/locations/us-central1"
+
+
+@pytest.mark.parametrize(
+    ("model", "vertex", "expected"),
+    [
+        ({"name": "live"}, False, "models/live"),
+        ({"name": "tunedModels/mine"}, False, "tunedModels/mine"),
+        ({"name": "live"}, True, f"{WHERE}/publishers/google/models/live"),
+        ({"name": "live", "options": {"gemini": {**PLACE, "endpoint_id": "7"}}}, True,
+         f"{WHERE}/endpoints/7"),
+    ],
+)  # fmt: skip
+def test_how_the_provider_calls_the_model(
+    model: dict[str, Any], vertex: bool, expected: str
+) -> None:
+    change = plan(model, vertex=vertex).attempt(handshake(), None).change_message
+    assert change is not None
+    assert change('{"setup":{}}') == f'{{"setup":{{"model":"{expected}"}}}}'
+
+
 def test_a_request_that_is_no_handshake_is_told_to_upgrade() -> None:
     with pytest.raises(Refused) as raised:
         plan().check_head(ClientRequest("GET", "/live" + PUBLIC))
