@@ -35,6 +35,8 @@ from tests.unit.relay.sockets import (
 from tests.unit.relay.upstreams import Connection, answer, once
 
 KEY = "openai-insecure-api-key.clients-own"
+KEYS = (KEY, "OpenAI-Insecure-API-Key.clients-own", "xai-client-secret.clients-own",
+        "base64url.bearer.authorization.k8s.io.clients-own")  # fmt: skip
 
 # ---- handshakes
 
@@ -42,7 +44,7 @@ KEY = "openai-insecure-api-key.clients-own"
 async def test_the_handshake_that_the_provider_sees(caplog: pytest.LogCaptureFixture) -> None:
     own = {**HANDSHAKE, "openai-beta": "realtime=v1", "authorization": "Bearer clients-own",
            "origin": "https://app.example", "sec-websocket-extensions": "permessage-deflate",
-           "sec-websocket-protocol": f"realtime, {KEY}, beta"}  # fmt: skip
+           "sec-websocket-protocol": f"realtime, {', '.join(KEYS)}, beta"}  # fmt: skip
     async with provided(session(echo), REALTIME) as (upstream, relay), client(relay) as one:
         await one.send(one.head("GET", TARGET, own))
         status, headers = await one.answer_head()
