@@ -94,6 +94,7 @@ def hints(config: Config) -> Iterator[tuple[str, str]]:
     yield from _lacking(config)
     if isinstance(config, AiProxyAdvanced):
         yield from _of_one_target(config)
+        yield from _of_kept_things(config)
         yield from _of_failover(config)
         yield from _of_descriptions(config)
         yield from _of_hashing(config)
@@ -125,6 +126,16 @@ def _of_one_target(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
             f"{config.balancer.fail_timeout} ms (fail_timeout)"
         )
         yield "config.balancer.max_fails", message
+
+
+def _of_kept_things(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:
+    keeping = [target for target in config.targets if target.route_type in _FILES]
+    if len(keeping) > 1:
+        message = (
+            "each target has files and batches of its own: they are found by their ids, but a list "
+            "shows one target's, and a batch is made where its file is"
+        )
+        yield "config.targets", message
 
 
 def _of_failover(config: AiProxyAdvanced) -> Iterator[tuple[str, str]]:

@@ -181,7 +181,10 @@ def _form(content_type: str, data: bytes) -> tuple[dict[str, object], tuple[Part
         if part.filename is not None:
             continue
         if part.name in fields and not part.name.endswith("[]"):
-            raise Refused(BAD_REQUEST, f"multipart body: the field {part.name!r} occurs twice")
+            message = f"multipart body: the field {part.name!r} occurs twice"
+            if "[]" in part.name:  # OpenAI's client writes arrays of objects so
+                message += "; give an array of objects as JSON text"
+            raise Refused(BAD_REQUEST, message)
         try:
             fields[part.name] = part.content.decode()
         except UnicodeDecodeError:

@@ -88,7 +88,7 @@ class Wanted(NamedTuple):
     """The path's segments after the collection, decoded: (id,), (id, "content"). Plain: never
     empty, "." or "..", and without slashes."""
     query: Mapping[str, str] = _NOTHING
-    """The first value of each parameter, but for credentials."""
+    """Without credentials; of a parameter that occurs several times the last value."""
     body: Mapping[str, object] = _NOTHING
     """The JSON object; that of `extra_body` is a member like others. Of a form that was read, its
     plain fields."""

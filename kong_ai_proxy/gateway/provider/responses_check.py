@@ -30,6 +30,7 @@ RULES: Final[dict[str, Rule]] = {
     "access_programs": _OBJECT,
     "background": _BOOLEAN,
     "background_options": _OBJECT,
+    "client_metadata": _OBJECT,  # Codex sends it; the reference has it not
     "context_management": _ARRAY,
     "conversation": Rule("a string or an object"),
     "image": _OBJECT,
@@ -84,6 +85,7 @@ _ITEMS: Final = {
     "item_reference": (("id", _STRING),),
 }
 _OTHER_ITEMS: Final = (
+    "additional_tools",
     "apply_patch_call",
     "apply_patch_call_output",
     "code_interpreter_call",
@@ -91,6 +93,7 @@ _OTHER_ITEMS: Final = (
     "compaction_trigger",
     "computer_call",
     "computer_call_output",
+    "configuration_update",
     "file_search_call",
     "image_generation_call",
     "local_shell_call",

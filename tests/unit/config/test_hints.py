@@ -37,6 +37,7 @@ def header_rule(name: str, kind: str = "header") -> dict[str, Any]:
 
 ODD = [
     (one(retries=2), "config.balancer.retries", "no effect with one target"),
+    (two("llm/v1/files"), "config.targets", "a list shows one target's"),
     (one(max_fails=3, fail_timeout=500), "config.balancer.max_fails", "get a 500 for 500 ms"),
     (
         two(failover_criteria=["error", "http_429", "http_503"]),
@@ -75,7 +76,7 @@ FINE = [
     two(retries=2, max_fails=3),
     two(failover_criteria=["error", "timeout"]),
     two(failover_criteria=["http_500", "non_idempotent"]),
-    two("llm/v1/files", failover_criteria=["http_500"]),
+    two("video/v1/videos/generations", failover_criteria=["http_500"]),
     two("realtime/v1/realtime", failover_criteria=["http_500"]),
     semantic("CATCHALL", "code"),
     header_rule("X-Team"),
