@@ -147,6 +147,7 @@ def client(written: bytes) -> OpenAI:
 def accumulated(written: bytes) -> list[dict[str, Any]]:
     """The output items that the client puts together of the pieces alone, and checks against the
     response at the end."""
+    events(written)
     items: dict[int, dict[str, Any]] = {}
     with (
         client(written) as server,
