@@ -34,6 +34,7 @@ from tests.providers import gemini_live_api
 from tests.providers.anthropic_batches_api import AnthropicBatches
 from tests.providers.azure_api import Azure
 from tests.providers.bedrock_batches_api import BedrockBatches
+from tests.providers.bedrock_videos_api import AsyncBedrock
 from tests.providers.dashscope_images_api import DashscopeImages
 from tests.providers.gemini_files_api import GeminiFiles
 from tests.providers.gemini_images_api import GeminiImages, VertexImages
@@ -41,7 +42,8 @@ from tests.providers.gemini_live_api import GeminiLive
 from tests.providers.ranking_apis import BedrockAgents, DiscoveryEngine
 from tests.providers.s3_api import Stored
 from tests.providers.storage_api import Storage, VertexBatches
-from tests.providers.videos_api import FILM, AsyncBedrock, VeoPublic, VeoVertex
+from tests.providers.veo_api import VeoPublic, VeoVertex
+from tests.providers.video_jobs_api import FILM
 
 pytestmark = [
     # The clients say so of videos, assistants and translations.

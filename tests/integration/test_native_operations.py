@@ -27,9 +27,11 @@ from tests.integration import text_world
 from tests.integration.text_world import ACCESS_KEY, BEARER, CLIENTS_OWN, OPERATORS_KEY, Json
 from tests.providers import Recorded, Turn, Upstream, Usage, aws
 from tests.providers.bedrock_api import Bedrock
+from tests.providers.bedrock_videos_api import AsyncBedrock
 from tests.providers.ranking_apis import BedrockAgents
 from tests.providers.upstream import Reply, Routes, route
-from tests.providers.videos_api import FILM, AsyncBedrock, VeoPublic
+from tests.providers.veo_api import VeoPublic
+from tests.providers.video_jobs_api import FILM
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -39,10 +39,11 @@ from tests.integration.text_world import (
 )
 from tests.providers import Recorded, Turn, Upstream, fal_api
 from tests.providers.bedrock_batches_api import BedrockBatches
+from tests.providers.bedrock_videos_api import AsyncBedrock
 from tests.providers.fal_api import Fal
 from tests.providers.ranking_apis import BedrockAgents, DiscoveryEngine
 from tests.providers.upstream import RefusedError, Reply
-from tests.providers.videos_api import FILM, AsyncBedrock
+from tests.providers.video_jobs_api import FILM
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -30,16 +30,13 @@ from tests import decks
 from tests.gateways import GatewayFactory, RunningGateway
 from tests.integration import text_world
 from tests.integration.text_world import ACCESS_KEY, CLIENTS_OWN, GOOGLE_TOKEN, OPERATORS_KEY
+from tests.providers.bedrock_videos_api import AsyncBedrock
+from tests.providers.sora_api import SoraJobs
 from tests.providers.upstream import Turn
-from tests.providers.videos_api import (
-    FILM,
-    FILTERED,
-    AsyncBedrock,
-    SoraJobs,
-    Standin,
-    VeoPublic,
-    VeoVertex,
-)
+from tests.providers.veo_api import VeoPublic, VeoVertex
+from tests.providers.video_jobs_api import FILM, FILTERED
+
+Standin = VeoPublic | VeoVertex | AsyncBedrock | SoraJobs
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

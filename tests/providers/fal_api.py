@@ -28,7 +28,7 @@ from tests.providers.upstream import (
     require_bearer,
     route,
 )
-from tests.providers.videos_api import FILM, MP4
+from tests.providers.video_jobs_api import FILM, MP4
 
 HUB: Final = "huggingface.co"
 ROUTER: Final = "router.huggingface.co"

@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.providers.bedrock_videos_api import AsyncBedrock
+from tests.providers.sora_api import SoraJobs
 from tests.providers.upstream import Upstream
-from tests.providers.videos_api import AsyncBedrock, SoraJobs, VeoPublic, VeoVertex
+from tests.providers.veo_api import VeoPublic, VeoVertex
 
 Json = dict[str, Any]
 VEO = "/v1beta/models/veo-3:predictLongRunning"
