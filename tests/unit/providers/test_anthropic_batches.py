@@ -132,6 +132,17 @@ def test_a_good_end_and_a_cancelled_one(world: World, upstream: AnthropicBatches
     assert world.ask("DELETE", f"/batches/{ids[1]}").value["deleted"] is True
 
 
+def test_a_batch_whose_answers_are_gone_has_no_output(
+    world: World, upstream: AnthropicBatches
+) -> None:
+    told = world.ask("POST", "/batches", requests=TWO, **NEW).value["id"]
+    upstream.finish("msgbatch_01StandIn0", {"a": Turn(), "b": Turn()})
+    upstream.batches["msgbatch_01StandIn0"]["archived_at"] = "2026-09-20T19:04:00Z"
+    assert world.ask("GET", f"/batches/{told}").value["output_file_id"] is None
+    with pytest.raises(ProviderFailed, match="No such File"):
+        world.ask("GET", f"/files/file-{told}")
+
+
 @pytest.mark.parametrize(("order", "dropped"), [("asc", ("order",)), ("desc", ())])
 def test_an_order_that_cannot_be_had_is_named(
     world: World, order: str, dropped: tuple[str, ...]

@@ -61,13 +61,13 @@ def test_a_batch_is_converted_while_it_is_uploaded(world: World, upstream: Gemin
 
 
 def test_a_file_of_several_pieces_arrives_whole(world: World, upstream: GeminiFiles) -> None:
-    content = bytes(range(256)) * (PIECE // 128)
+    content = bytes(range(256)) * (PIECE // 128) + b"more"
     file = world.upload(content, "user_data", filename="a.bin").value
     (stored,) = upstream.contents.values()
     assert stored == content
-    assert file["bytes"] == 2 * PIECE
+    assert file["bytes"] == 2 * PIECE + 4
     pieces = [each.body for each in upstream.requests[1:]]
-    assert [len(each) for each in pieces] == [PIECE, PIECE]
+    assert [len(each) for each in pieces] == [PIECE, PIECE, 4]
 
 
 def test_a_file_keeps_what_openai_says_of_it(world: World) -> None:
@@ -223,6 +223,14 @@ def test_a_batch_runs_and_its_output_is_openais(world: World, upstream: GeminiFi
     assert lines["b/ü"]["response"]["status_code"] == 429
     assert "error" in lines["b/ü"]["response"]["body"]
     assert upstream.failures == []
+
+
+def test_requests_are_counted_as_google_counts_them() -> None:
+    stats = {"requestCount": "3", "successfulRequestCount": "2", "failedRequestCount": "1"}
+    job = {"name": "batches/a", "metadata": {"state": "BATCH_STATE_RUNNING", "batchStats": stats}}
+    asked = wanted("llm/v1/batches", method="GET", rest=("batch_a",), collection="batches")
+    counts = run(BATCHES, asked, [reply(job)]).value["request_counts"]
+    assert counts == {"total": 3, "completed": 2, "failed": 1}
 
 
 def test_output_is_the_same_however_it_is_cut(world: World, upstream: GeminiFiles) -> None:
