@@ -21,6 +21,22 @@ from kong_ai_proxy.providers.openai_messages import renamed
 _CHAT_PATH = "/v1/chat/completions"
 _MOST_SEGMENTS = 2  # owner/name, or the name alone of the first models
 
+# Of OpenAI's servers, and nothing to do at others: some of those behind the router refuse what they
+# do not know.
+_OPENAIS = frozenset(
+    {
+        "metadata",
+        "moderation",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "verbosity",
+    }
+)
+
 _GENERATE = {
     "": Endpoint("/", huggingface.GENERATE_ARRAY),
     "generate": Endpoint("/generate", huggingface.GENERATE),
@@ -101,4 +117,5 @@ HUGGINGFACE = Provider(
     native=_native,
     natives=frozenset({"huggingface"}),
     headers=_headers,
+    refused=_OPENAIS,
 )

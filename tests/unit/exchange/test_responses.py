@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -243,3 +244,11 @@ def test_usage_that_nobody_tells_is_estimated_from_all_of_the_input() -> None:
     exchange.end()
     usage = exchange.client.json["usage"]
     assert usage["input_tokens"] == round(8 * 1.8)
+
+
+def test_what_only_openais_servers_do_is_not_asked_of_hugging_face() -> None:
+    body = {**HELLO, "prompt_cache_key": "k", "safety_identifier": "s", "service_tier": "flex"}
+    exchange = asked(body, "huggingface")
+    assert orjson.loads(exchange.sent.body).keys() == {"model", "messages"}
+    dropped = exchange.upstream.response_headers["x-kong-ai-dropped-params"]
+    assert dropped.split(", ") == ["prompt_cache_key", "safety_identifier", "service_tier"]
