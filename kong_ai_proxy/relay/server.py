@@ -92,7 +92,13 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         if self._is_last:
             resp.force_close()
-        return await super().finish_response(request, resp, start_time)
+        server = self._manager
+        assert isinstance(server, _Server)
+        server.answering += 1
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            server.answering -= 1
 
     @override
     def handle_error(
@@ -108,6 +114,9 @@ class _Connection(web.RequestHandler):
 
 
 class _Server(web.Server):
+    answering = 0
+    """Whole answers that are on their way to Kong, which may be slow to take them."""
+
     @override
     def __call__(self) -> _Connection:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -154,7 +163,7 @@ class Relay:
     @property
     def requests(self) -> int:
         """Those under way, streams and WebSockets among them."""
-        return self._requests
+        return self._requests + self._server.answering
 
     def stop(self) -> None:
         """Accept no more connections. Idle ones are closed, busy ones after their answer."""

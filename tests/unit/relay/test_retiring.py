@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import orjson
 import pytest
 
-from tests.unit.relay.clients import FILES, UPLOAD, ask, client, form, provided
+from tests.relays import running
+from tests.unit.relay.clients import FILES, UPLOAD, ask, client, form, provided, target
 from tests.unit.relay.sockets import TEXT, Frame, closing, echo, frame, open_session, read_frame
-from tests.unit.relay.upstreams import answer, once
+from tests.unit.relay.upstreams import Upstream, always, answer, once
 
 
 async def test_an_idle_connection_is_closed() -> None:
@@ -60,3 +63,25 @@ async def test_a_session_goes_on_when_the_relay_accepts_no_more() -> None:
         assert (await read_frame(one.reader)).code == 1000
         assert await one.closed()
         await relay.settled()
+
+
+async def test_a_whole_answer_is_under_way_until_a_slow_client_has_it() -> None:
+    """The worker waits for it before it ends what is left."""
+    content = [{"type": "text", "text": "x" * (16 << 20)}]
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude"}
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    told = {**message, "content": content, "stop_reason": "end_turn", "usage": usage}
+    async with Upstream(always(answer(orjson.dumps(told)))) as upstream:
+        model: dict[str, Any] = {"provider": "anthropic", "name": "claude-sonnet-4-5"}
+        model["options"] = {"upstream_url": upstream.url(""), "anthropic_version": "2023-06-01"}
+        async with running({**target("", "llm/v1/chat"), "model": model}) as relay:
+            async with client(relay) as one:
+                await one.ask()
+                status, headers = await one.answer_head()
+                relay.relay.stop()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert (status, relay.relay.requests) == (200, 1)
+                body = await one.reader.readexactly(int(headers["content-length"]))
+                assert len(body) > 16 << 20
+                await relay.settled()
