@@ -117,7 +117,7 @@ class Driver:
         except Unsuited as unsuited:
             raise unsuited.refused from None
         if failed:
-            self._tried.extend(trying.asked())
+            self._note(trying)
             await self._give_up(trying, failed)
 
     # ---- one target after the other
@@ -151,6 +151,7 @@ class Driver:
         if last is None:
             raise unsuited or Refused(SERVER_ERROR, "no available targets")
         if is_miss(last[1], ask) and len(chosen.tried) < len(ask.candidates):
+            self._current = last[0]
             raise _not_found_so_far()
         await self._give_up(*last)
 
@@ -181,18 +182,26 @@ class Driver:
             raise
         finally:
             balancing.states.end(index)
-        if failed is None:
-            balancing.ended(index, attempt, balancing.now() - started)
-            return None
-        self._tried.extend(trying.asked())
+        missed = failed is not None and is_miss(failed, ask)
+        self._note(trying, logging.INFO if missed else logging.WARNING)
         # That the client stalls is not the provider's fault either.
-        if self._body.is_awaited or failed.criterion == UNSUITED:
+        if failed and (self._body.is_awaited or failed.criterion == UNSUITED):
             chosen.give_back()
-        elif is_miss(failed, ask):
+        elif failed and not missed:
+            balancing.failed(index, attempt, failed)
+        elif not trying.has_asked:  # it was certain without
+            chosen.give_back()
+        elif missed:
             balancing.missed(index)
         else:
-            balancing.failed(index, attempt, failed)
+            balancing.ended(index, attempt, balancing.now() - started)
         return failed
+
+    def _note(self, trying: Try, level: int = logging.WARNING) -> None:
+        """If it has failed."""
+        if trying.fail is not None:
+            self._tried.extend(trying.asked())
+            trying.log_failure(level)
 
     def _goes_on(self, balancing: Balancing, trying: Try, fail: Fail, ask: Ask) -> bool:
         """Whether another target may be asked after this failure."""

@@ -26,7 +26,6 @@ from kong_ai_proxy.exchange.messages import (
 )
 from kong_ai_proxy.exchange.outcome import Tried
 from kong_ai_proxy.relay import report
-from kong_ai_proxy.relay.balancing import MISS
 from kong_ai_proxy.relay.client_body import ClientBody
 from kong_ai_proxy.relay.downstream import Downstream
 from kong_ai_proxy.relay.guards import Guards, Pace, too_late
@@ -117,13 +116,13 @@ class Try(ABC):
                 async with asyncio.timeout(seconds) as self._limit:
                     await self._start()
         except TargetFailed as failed:
-            self._note(failed.fail)
+            self._failed(failed.fail)
         except TimeoutError:
             if self._limit is None or not self._limit.expired():
                 raise
             self.sent = True  # as far as is known here
             reason = "the stream is too slow" if self._is_paced else "no content in time"
-            self._note(too_late(reason))
+            self._failed(too_late(reason))
         finally:
             self._limit = None
         return self.fail
@@ -139,6 +138,11 @@ class Try(ABC):
     def has_asked(self) -> bool:
         """Whether somebody was asked."""
         return self._outgoing is not None
+
+    def log_failure(self, level: int) -> None:
+        """Tell the operator what it has failed with: the client only learns of the last one."""
+        if self.fail is not None:
+            self._log(self.fail.reason, level)
 
     def asked(self) -> tuple[Tried, ...]:
         """The target that was asked, if it was."""
@@ -209,7 +213,7 @@ class Try(ABC):
             case Abort():
                 answer = self.attempt.answer
                 self.failure = _reason((answer.failure if answer else None) or "", self.attempt)
-                self._log_failure(self.failure)
+                self._log(self.failure)
                 await self._down.abort()
             case Fail():
                 raise TargetFailed(action)
@@ -224,14 +228,10 @@ class Try(ABC):
         if answer and answer.reading and answer.reading.has_content:
             self.first_content = self._loop.time()
 
-    def _note(self, fail: Fail) -> None:
-        """Note a failure, and tell the operator: the client only learns of the last one."""
+    def _failed(self, fail: Fail) -> None:
         self.fail = fail._replace(reason=_reason(fail.reason, self.attempt))
-        # Who has not what is looked for is well.
-        level = logging.INFO if fail.criterion == MISS else logging.WARNING
-        self._log_failure(self.fail.reason, level)
 
-    def _log_failure(self, reason: str, level: int = logging.WARNING) -> None:
+    def _log(self, reason: str, level: int = logging.WARNING) -> None:
         if self._outgoing is None:  # lost before it called anybody
             return
         provider, model = self.attempt.model.provider, self.attempt.request_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from kong_ai_proxy.providers.files import file_id
 from tests.faults import Faulty, Good, Refuse, Status, Step
 from tests.relays import RunningRelay, running
 from tests.unit.relay.clients import FILES, JSON, Answer, ask, target
-from tests.unit.relay.failover import error, providers
+from tests.unit.relay.failover import LOGGED, answered, error, log_lines, providers, targets
 
 BATCHES = "llm/v1/batches"
 LACKS = Status(404, message="No such File object: file-1")
@@ -25,8 +27,8 @@ async def kept_by(
     *places: Faulty, route_type: str = FILES, **balancer: Any
 ) -> AsyncIterator[RunningRelay]:
     """A relay that asks these in their order, with Kong's own failover_criteria unless told."""
-    targets = [target(each.origin, route_type, weight=99 - at) for at, each in enumerate(places)]
-    found = {"targets": targets, "balancer": {"algorithm": "priority", **balancer}}
+    own = [target(each.origin, route_type, weight=99 - at) for at, each in enumerate(places)]
+    found = {"targets": own, "balancer": {"algorithm": "priority", **balancer}}
     async with running(found, "ai-proxy-advanced") as relay:
         yield relay
 
@@ -111,3 +113,57 @@ async def test_to_have_it_not_is_no_failure(caplog: pytest.LogCaptureFixture) ->
                 assert (await ask(relay, "GET", "/v1/files/file-1", b"", {})).status == 200
             assert len(first.received) == 3
     assert not caplog.records
+
+
+async def test_a_model_that_a_target_has_not_is_told_to_the_operator(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Other requests than those that look for something do not expect it."""
+    with caplog.at_level(logging.WARNING):
+        async with providers(LACKS, Good()) as places, targets(*places) as relay:
+            assert (await answered(relay)).status == 200
+    assert [each.message.partition(" failed: ")[2] for each in caplog.records] == ["status 404"]
+
+
+async def test_what_is_not_found_so_far_is_logged_past_a_target_that_cannot_be_asked() -> None:
+    lines: list[dict[str, Any]] = []
+    async with providers(LACKS, Good(), Status(500)) as places:
+        own = [
+            target(each.origin, FILES, weight=99 - at, logging=LOGGED)
+            for at, each in enumerate(places)
+        ]
+        in_body = {"param_name": "key", "param_value": "secret", "param_location": "body"}
+        own[1]["auth"] = in_body
+        own[2]["weight"] = 100  # until its breaker is open
+        balancer = {"algorithm": "priority", "max_fails": 1, "failover_criteria": ["http_500"]}
+        configuration = {"targets": own, "balancer": balancer}
+        async with running(configuration, "ai-proxy-advanced") as relay:
+            assert (await ask(relay, "GET", "/v1/files/file-1", b"", {})).status == 500
+            with log_lines(lines):
+                assert (await ask(relay, "GET", "/v1/files/file-1", b"", {})).status == 503
+                await relay.settled()
+    (line,) = lines
+    assert line["failure"] == UNKNOWN
+    assert [each["port"] for each in line["ai"]["proxy"]["tried_targets"]] == [places[0].port]
+
+
+async def test_a_target_that_was_not_asked_is_not_known_to_be_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That an id was not made there is certain without."""
+    own = [target("", FILES, weight=99 - at) for at in range(2)]
+    async with providers(Status(500), LACKS) as places:
+        for each, place in zip(own, places, strict=True):
+            each["model"] = {"provider": "gemini", "options": {"upstream_url": place.origin}}
+        balancer = {"algorithm": "priority", "max_fails": 1, "failover_criteria": ["http_500"]}
+        balancer["fail_timeout"] = 50
+        configuration = {"targets": own, "balancer": balancer}
+        async with running(configuration, "ai-proxy-advanced") as relay:
+            known = file_id("input-chat-" + "a" * 20)
+            assert (await ask(relay, "GET", f"/v1/files/{known}", b"", {})).status == 500
+            async with asyncio.timeout(10):  # until its breaker lets it be asked
+                while (await ask(relay, "GET", "/v1/files/file-odd", b"", {})).status != 404:
+                    await asyncio.sleep(0.005)
+            assert len(places[0].received) == 1
+    assert "its breaker is open" in caplog.text
+    assert "its breaker is closed" not in caplog.text
