@@ -74,14 +74,14 @@ async def test_a_whole_answer_is_under_way_until_a_slow_client_has_it() -> None:
     async with Upstream(always(answer(orjson.dumps(told)))) as upstream:
         model: dict[str, Any] = {"provider": "anthropic", "name": "claude-sonnet-4-5"}
         model["options"] = {"upstream_url": upstream.url(""), "anthropic_version": "2023-06-01"}
-        async with running({**target("", "llm/v1/chat"), "model": model}) as relay:
-            async with client(relay) as one:
-                await one.ask()
-                status, headers = await one.answer_head()
-                relay.relay.stop()
-                for _ in range(10):
-                    await asyncio.sleep(0)
-                assert (status, relay.relay.requests) == (200, 1)
-                body = await one.reader.readexactly(int(headers["content-length"]))
-                assert len(body) > 16 << 20
-                await relay.settled()
+        configuration = {**target(""), "model": model}
+        async with running(configuration) as relay, client(relay) as one:
+            await one.ask()
+            status, headers = await one.answer_head()
+            relay.relay.stop()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert (status, relay.relay.requests) == (200, 1)
+            body = await one.reader.readexactly(int(headers["content-length"]))
+            assert len(body) > 16 << 20
+            await relay.settled()
