@@ -158,7 +158,7 @@ class Hold:
         first = self._held[0]
         status = first.head.status if isinstance(first, Commit) else self._upstream
         told = tuple(self._held)
-        if self.waits:
+        if self.waits and status >= FIRST_CLIENT_ERROR:  # else a flow knows what to make of it
             reason = f"status {self._upstream}"
             yield Fail(_criterion(self._upstream), reason, _brief(self._upstream), told=told)
         elif status != self._upstream and status_of(status) in self._trial.statuses:

@@ -10,7 +10,7 @@ import pytest
 
 from kong_ai_proxy import config
 from kong_ai_proxy.exchange.attempt import Attempt
-from kong_ai_proxy.exchange.hold import MAX_HELD, Trial
+from kong_ai_proxy.exchange.hold import MAX_HELD, UNSUITED, Hold, Trial
 from kong_ai_proxy.exchange.messages import (
     Abort,
     Action,
@@ -232,3 +232,42 @@ def test_an_error_without_end_is_a_failure_all_the_same() -> None:
     tried = attempt()
     failed = failure(fed(tried, Head(ResponseHead(503)), Data(b"x" * (MAX_HELD + 1))))
     assert (failed.criterion, failed.answer.status) == ("http_503", 503)
+
+
+# ---- what flows decide, whatever the provider said last
+
+
+def decided(*answered: int, status: int) -> tuple[list[Action], list[Action]]:
+    """What becomes of a flow's answer, with what it was; `answered`: the provider's statuses."""
+    hold = Hold(LISTED, lambda _: ())
+    for each in answered:
+        hold.look_at(Head(ResponseHead(each)))
+    answer: list[Action] = [Commit(ResponseHead(status), 2), Emit(b"{}"), Finish()]
+    return list(hold.passed(iter(answer), lambda: None)), answer
+
+
+def test_an_error_that_a_flow_makes_sense_of_is_none() -> None:
+    """As where a failed video's result is asked for."""
+    found, answer = decided(200, 503, status=200)
+    assert found == answer
+
+
+def test_a_flow_that_refuses_before_any_call_is_passed_over() -> None:
+    found, answer = decided(status=400)
+    (fail,) = found
+    assert isinstance(fail, Fail)
+    assert (fail.criterion, fail.told) == (UNSUITED, tuple(answer))
+
+
+def test_a_flow_that_refuses_after_a_call_tells_the_client() -> None:
+    found, answer = decided(200, status=400)
+    assert found == answer
+
+
+@pytest.mark.parametrize(("told", "criteria"), [(503, {"error", "http_503"}), (429, {"http_429"})])
+def test_a_flow_that_tells_a_listed_status_after_a_call_has_failed(
+    told: int, criteria: set[str]
+) -> None:
+    (fail,), _ = decided(200, status=told)
+    assert isinstance(fail, Fail)
+    assert {fail.criterion, fail.also} - {""} == criteria
