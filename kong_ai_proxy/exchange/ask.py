@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,13 @@ _SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
 _PROMPTS = ("prompt", "input", "inputs", "query", "instructions")
 """Members that say what is wanted, in requests that are no conversations."""
 _LOOKS = frozenset({"DELETE", "GET", "HEAD"})
+_NATIVE_THING = re.compile(
+    r"/(?:batches|batchPredictionJobs|cachedContents|interactions|model-invocation-job)/[^/]"
+)
+"""In paths of native formats: what is named and not made, such as a batch to cancel."""
+_NATIVE_BATCHES = frozenset(
+    {"asyncBatchEmbedContent", "batchGenerateContent", "messages/batches", "model-invocation-job"}
+)
 
 
 class Ask(NamedTuple):
@@ -42,12 +50,12 @@ class Ask(NamedTuple):
     def seeks(self) -> bool:
         """Whether it is about a thing that maybe only one of the targets keeps: a file, a batch, a
         response, an assistant, a video. Who has it not answers with 404."""
+        if self._is_native_only:
+            return self.method in _LOOKS or bool(_NATIVE_THING.search(self._native_path))
         collections = openai.OPERATIONS[self.asked.operation].collections
-        if self.method in _LOOKS:
-            return bool(collections) or self.asked.route_type == NATIVE_ONLY
         if not collections:
             return False
-        return self._makes_batch or self._goes_below(collections)
+        return self.method in _LOOKS or self._makes_batch or self._goes_below(collections)
 
     @property
     def is_costly(self) -> bool:
@@ -58,7 +66,19 @@ class Ask(NamedTuple):
     @property
     def _makes_batch(self) -> bool:
         """Or does something to one. A batch that is made names a file."""
+        if self._is_native_only:
+            native = self.asked.native
+            is_known = native is not None and native.operation in _NATIVE_BATCHES
+            return is_known or "/batchPredictionJobs" in self._native_path
         return self.asked.route_type == openai.BATCHES
+
+    @property
+    def _is_native_only(self) -> bool:
+        return self.asked.route_type == NATIVE_ONLY
+
+    @property
+    def _native_path(self) -> str:
+        return self.asked.native.path if self.asked.native else ""
 
     def _goes_below(self, collections: tuple[str, ...]) -> bool:
         try:

@@ -111,3 +111,34 @@ def test_what_is_no_conversation_says_what_it_wants(
 @pytest.mark.parametrize("odd", [[], [None], [[]], ["x"], [{"role": 1}], [{"content": {"a": 1}}]])
 def test_what_makes_no_sense_says_nothing(odd: list[Any]) -> None:
     assert ask({"contents": odd}, route_type="preserve").prompt() == ""
+
+
+# ---- things that maybe one target keeps
+
+
+@pytest.mark.parametrize(
+    ("llm_format", "method", "path", "seeks", "is_costly"),
+    [
+        ("anthropic", "GET", "/v1/messages/batches/msgbatch_1", True, False),
+        ("anthropic", "DELETE", "/v1/messages/batches/msgbatch_1", True, False),
+        ("anthropic", "POST", "/v1/messages/batches/msgbatch_1/cancel", True, True),
+        ("anthropic", "POST", "/v1/messages/batches", False, True),
+        ("anthropic", "POST", "/v1/messages/count_tokens", False, False),
+        ("gemini", "POST", "/v1beta/batches/1:cancel", True, False),
+        ("gemini", "PATCH", "/v1beta/cachedContents/1", True, False),
+        ("gemini", "POST", "/v1beta/cachedContents", False, False),
+        ("gemini", "POST", "/v1beta/models/g:batchGenerateContent", False, True),
+        ("gemini", "POST", "/v1/projects/p/locations/l/batchPredictionJobs", False, True),
+        ("gemini", "POST", "/v1beta/models/g:countTokens", False, False),
+        ("bedrock", "POST", "/model-invocation-job", False, True),
+        ("bedrock", "POST", "/model-invocation-job/1/stop", True, True),
+        ("cohere", "POST", "/v2/rerank", False, False),
+    ],
+)
+def test_native_requests_that_look_for_something_and_that_make_batches(
+    llm_format: str, method: str, path: str, seeks: bool, is_costly: bool
+) -> None:
+    raw = b"" if method in ("GET", "DELETE") else b"{}"
+    plan = Plan(parse("ai-proxy", ai_proxy(llm_format=llm_format)))
+    found = plan.ask(request(raw, path=path, method=method), raw)
+    assert (found.seeks, found.is_costly) == (seeks, is_costly)

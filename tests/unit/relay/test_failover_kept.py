@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kong_ai_proxy.providers.files import file_id
-from tests.faults import Faulty, Good, Refuse, Status, Step
+from tests.faults import Faulty, Good, Refuse, Reset, Status, Step
 from tests.relays import RunningRelay, running
 from tests.unit.relay.clients import FILES, JSON, Answer, ask, target
 from tests.unit.relay.failover import LOGGED, answered, error, log_lines, providers, targets
@@ -167,3 +167,37 @@ async def test_a_target_that_was_not_asked_is_not_known_to_be_well(
             assert len(places[0].received) == 1
     assert "its breaker is open" in caplog.text
     assert "its breaker is closed" not in caplog.text
+
+
+# ---- a batch is not made twice
+
+MAKES: dict[str, Any] = {"method": "POST", "path": "/v1/batches", "route_type": BATCHES}
+ANYTHING = ["error", "http_503", "non_idempotent"]
+
+
+async def test_a_batch_that_may_have_been_made_is_not_made_again() -> None:
+    answer, counts = await asked(Reset(), Good(), failover_criteria=ANYTHING, **MAKES)
+    assert (answer.status, counts) == (502, [1, 0])
+
+
+@pytest.mark.parametrize(("step", "times"), [(Refuse(), 0), (Status(503), 1)])
+async def test_a_batch_that_was_certainly_not_made_is_made_elsewhere(
+    step: Step, times: int
+) -> None:
+    answer, counts = await asked(step, Good(), failover_criteria=ANYTHING, **MAKES)
+    assert (answer.status, counts) == (200, [times, 1])
+
+
+async def test_a_target_that_says_that_it_has_it_not_is_well_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    balancer: dict[str, Any] = {"max_fails": 1, "fail_timeout": 50}
+    balancer["failover_criteria"] = ["http_500"]
+    async with (
+        providers((Status(500), LACKS), Good()) as places,
+        kept_by(*places, **balancer) as relay,
+    ):
+        async with asyncio.timeout(10):
+            while "its breaker is closed" not in caplog.text:
+                assert (await ask(relay, "GET", "/v1/files/file-1", b"", {})).status == 200
+                await asyncio.sleep(0.005)
