@@ -115,7 +115,7 @@ class TestGeminiApi:
         [
             ("/v1beta/files", "/v1beta/files"),
             ("/files/abc-1", "/v1beta/files/abc-1"),
-            ("/v1beta/files/abc:download", "/v1beta/files/abc:download"),
+            ("/v1beta/files/abc:download", "/download/v1beta/files/abc:download"),
             ("/upload/v1beta/files", "/upload/v1beta/files"),
             ("/v1beta/batches/1:cancel", "/v1beta/batches/1:cancel"),
             ("/v1beta/models/veo/operations/7", "/v1beta/models/veo/operations/7"),
