@@ -22,7 +22,7 @@ def secrets_of(credential: Credential | None) -> tuple[str, ...]:
     if isinstance(credential, BearerToken):
         return (credential.token,)
     parts = (credential.access_key_id, credential.secret_access_key, credential.session_token)
-    return tuple(text for text in parts if text)
+    return tuple(text for text in parts if text and len(text) >= _SHORTEST_KEY)
 
 
 class Keys:
