@@ -267,7 +267,8 @@ class Plan:
             requested = self._requested(request, content, native)
             found = candidates(self.config.targets, requested)
             found = self._permitted(request, requested, found) if self._access.restricts else found
-            found = made_here.makers(self.config.targets, request, content, found)
+            if native is None:  # else it names what the provider itself has named
+                found = made_here.makers(self.config.targets, request, content, found)
         except (FormatError, JsonError, UnknownModelError) as error:
             raise _bad_request(error) from None
         asked = native or asking.in_openai_format(self.config.targets[found[0]].route_type)

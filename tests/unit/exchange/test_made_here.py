@@ -10,6 +10,7 @@ import pytest
 from kong_ai_proxy.config import AiProxyAdvanced, parse
 from kong_ai_proxy.exchange.made_here import makers
 from kong_ai_proxy.exchange.messages import ClientRequest
+from kong_ai_proxy.exchange.plan import Plan
 from kong_ai_proxy.formats.json_object import JsonObject
 from kong_ai_proxy.providers.files import file_id
 
@@ -125,3 +126,18 @@ def test_what_names_nothing_goes_to_all(path: str) -> None:
 def test_what_is_not_kept_goes_to_all() -> None:
     body = {"messages": [{"role": "user", "content": "Hi"}], "input_file_id": OF_BEDROCK}
     assert chosen("chat", [OPENAI, BEDROCK], "/v1/chat/completions", body) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("llm_format", "path", "kind"),
+    [
+        ("gemini", "/v1beta/files/abc", "files"),
+        ("anthropic", "/v1/messages/batches/msgbatch_01", "batches"),
+    ],
+)
+def test_a_native_id_has_no_form_of_ours(llm_format: str, path: str, kind: str) -> None:
+    auth = {"header_name": "authorization", "header_value": "Bearer key"}
+    models = [OPENAI, GEMINI if llm_format == "gemini" else CLAUDE]
+    targets = [{"route_type": f"llm/v1/{kind}", "auth": auth, "model": each} for each in models]
+    plan = Plan(parse("ai-proxy-advanced", {"targets": targets, "llm_format": llm_format}))
+    assert plan.ask(ClientRequest("GET", path), b"").candidates == (0, 1)
