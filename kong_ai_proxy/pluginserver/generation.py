@@ -35,7 +35,7 @@ MAX_PATH_BYTES = 107
 _TEMPORARY_BYTES = 7  # "." and six hexadecimal digits
 _BACKLOG = 4096  # what waits while all workers are busy or start again
 _LOCK_SECONDS = 1.0
-_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 """glibc, unless told, raises this threshold to the size of the largest block that was ever freed,
 and smaller ones then stay in its heap: pieces of uploads would not go back to the system
 (https://www.gnu.org/software/libc/manual/html_node/Memory-Allocation-Tunables.html)."""
@@ -85,7 +85,7 @@ def start_process(
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module, settings.socket, *map(str, arguments)],
         stdin=subprocess.PIPE,
-        env={**_ALLOCATION, **os.environ},
+        env={**ALLOCATION, **os.environ},
         **popen,
     )
     assert process.stdin

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
 import psutil
 
+from kong_ai_proxy.pluginserver.generation import ALLOCATION
 from kong_ai_proxy.relay.ticket import HEADER
 from tests.unit.relay.upstreams import Connection, Upstream, answer
 
@@ -48,6 +50,7 @@ async def relaying(url: str) -> AsyncIterator[Relay]:
         "tests.unit.relay.large_relay",
         url,
         *requests,
+        env={**ALLOCATION, **os.environ},  # as workers have it
         stdin=PIPE,
         stdout=PIPE,
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import sys
 from asyncio.subprocess import PIPE
@@ -18,6 +19,7 @@ import orjson
 import psutil
 import pytest
 
+from kong_ai_proxy.pluginserver.generation import ALLOCATION
 from kong_ai_proxy.relay.ticket import HEADER
 from tests.recorder import Received
 from tests.unit.relay.upstreams import Connection, Upstream, answer
@@ -194,6 +196,7 @@ async def relaying(config: dict[str, Any], get: str) -> AsyncIterator[Relay]:
         "tests.unit.relay.large_relay",
         orjson.dumps(config).decode(),
         *requests,
+        env={**ALLOCATION, **os.environ},  # as workers have it
         stdin=PIPE,
         stdout=PIPE,
     )
