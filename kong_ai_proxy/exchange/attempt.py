@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from kong_ai_proxy.auth.identity import Identity
 from kong_ai_proxy.config import Model, Target
@@ -71,8 +72,6 @@ class Attempt:
         self.answered: ResponseHead | None = None
         """The head of the provider's answer; of several calls the last one's."""
         self._trial = trial
-        is_json = asked.codec is not None
-        self._hold = Hold(trial, self._told, is_json=is_json) if trial is not NO_TRIAL else None
         self._realtime: SessionReading | None = None
         self._case = Case(
             target,
@@ -86,8 +85,11 @@ class Attempt:
             counts=trial.counts,
         )
         self._outgoing = Outgoing(self._case)
+        self._hold: Hold | None = None
+        if trial is not NO_TRIAL:
+            told = partial(_told, self._case, self._outgoing)
+            self._hold = Hold(trial, told, is_json=asked.codec is not None)
         self._flow_requests: FlowRequests | None = None
-        self._texts: BatchTexts | None = None
 
     def start(self, env: Env = NO_ENV) -> UpstreamRequest:
         """The request to the provider. Raises Refused."""
@@ -132,9 +134,7 @@ class Attempt:
             keys=case.keys,
             identity=case.identity,
         )
-        texts = self._texts = BatchTexts(
-            provider=case.provider, model=case.model, now=int(env.now), id=env.id
-        )
+        texts = BatchTexts(provider=case.provider, model=case.model, now=int(env.now), id=env.id)
         content = case.content
         wanted = flow_requests.wanted(
             case.call,
@@ -145,11 +145,12 @@ class Attempt:
             texts,
             case.provider.name,
         )
+        outgoing = self._outgoing
         self.answer = Flowing(
             flow.run(wanted),
-            self._added_to_flow,
+            partial(_added_to_flow, outgoing, texts),
             self._answering().learned(),
-            lambda: self._outgoing.secrets,
+            lambda: outgoing.secrets,
         )
         return self._held(self.answer.begin())
 
@@ -159,11 +160,6 @@ class Attempt:
         assert self._flow_requests is not None
         self._outgoing.secrets = flow_requests.secrets(self._case.keys, env)
         return self._flow_requests.make(send, env)
-
-    def _added_to_flow(self, dropped: tuple[str, ...]) -> Mapping[str, str]:
-        inside = self._texts.dropped if self._texts else ()
-        self._outgoing.dropped = tuple(dict.fromkeys((*dropped, *inside)))
-        return self._outgoing.response_headers()
 
     # ---- the answer
 
@@ -192,11 +188,6 @@ class Attempt:
         if self._hold is None or self._hold.is_open:
             return actions
         return self._hold.passed(actions, lambda: self.answer)
-
-    def _told(self, error: ProviderError) -> tuple[Action, ...]:
-        """An error of the provider's, as an answer."""
-        error = privacy.masked_error(error, self._outgoing.secrets)
-        return client_errors.told(self._case.asked, error, self._outgoing.response_headers())
 
     def _feed(self, event: Event) -> Iterator[Action]:
         if isinstance(self.answer, Flowing):
@@ -308,3 +299,21 @@ class Attempt:
         """The client's JSON for the log, where it was read."""
         content = self._case.content
         return content.raw.decode("utf-8", "replace") if isinstance(content, JsonObject) else None
+
+
+# Not methods: an attempt that its own parts refer to would wait for the garbage collector, and with
+# it the client's body.
+
+
+def _told(case: Case, outgoing: Outgoing, error: ProviderError) -> tuple[Action, ...]:
+    """An error of the provider's, as an answer."""
+    error = privacy.masked_error(error, outgoing.secrets)
+    return client_errors.told(case.asked, error, outgoing.response_headers())
+
+
+def _added_to_flow(
+    outgoing: Outgoing, texts: BatchTexts, dropped: tuple[str, ...]
+) -> Mapping[str, str]:
+    """Headers for the answer of a flow that has dropped these parameters."""
+    outgoing.dropped = tuple(dict.fromkeys((*dropped, *texts.dropped)))
+    return outgoing.response_headers()

@@ -255,7 +255,7 @@ class TranslatedAnswer:
         else:
             yield from self._whole(written, self._new_head(self._body.status, _JSON))
         if not self._over:
-            self._over = True
+            self._over, self.direct = True, None  # a circle would keep what has been read
             yield Finish()
 
     def _whole(self, body: bytes, head: ResponseHead) -> Iterator[Action]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import aiohttp
 from aiohttp import web
@@ -24,7 +25,7 @@ class ClientBody:
         """Why it has ended before its end, while it was passed on."""
         self._request = request
         self._has_body = client.has_body
-        self._passing = PassingBody(self._piece, kept)
+        self._passing = PassingBody(partial(_piece, request), kept)
         self._is_asked_for = False
 
     @property
@@ -42,7 +43,7 @@ class ClientBody:
         pieces: list[bytes] = []
         size = 0
         await self._ask_for_it()
-        while piece := await self._piece():
+        while piece := await _piece(self._request):
             size += len(piece)
             if most and size > most:
                 raise too_large()
@@ -99,9 +100,10 @@ class ClientBody:
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0
 
-    async def _piece(self) -> bytes:
-        """What has arrived, b"" at its end. Raises Refused where it breaks off."""
-        try:
-            return await self._request.content.readany()
-        except (aiohttp.ClientError, web.RequestPayloadError, OSError):
-            raise Refused(BAD_REQUEST, "the request's body broke off") from None
+
+async def _piece(request: web.BaseRequest) -> bytes:
+    """What has arrived, b"" at its end. Raises Refused where it breaks off."""
+    try:
+        return await request.content.readany()
+    except (aiohttp.ClientError, web.RequestPayloadError, OSError):
+        raise Refused(BAD_REQUEST, "the request's body broke off") from None

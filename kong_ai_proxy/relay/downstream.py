@@ -92,6 +92,11 @@ class Downstream:
         else:
             transport.close()
 
+    def forget(self) -> None:
+        """Let go of who asked for this. A circle would keep the request's body until the next round
+        of the garbage collector, with those of all others."""
+        self._is_framed, self._frame = _never, bytes
+
     def drop(self) -> None:
         """Forget what the client did not take: closing would wait until it does."""
         transport = self.request.transport
@@ -124,3 +129,7 @@ class Downstream:
             headers.popall("content-length", None)
             headers[FRAME_HEADER] = "chunked" if length is None else str(length)
         return headers
+
+
+def _never(_status: int) -> bool:
+    return False

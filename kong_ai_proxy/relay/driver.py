@@ -99,6 +99,7 @@ class Driver:
                 self._down.cut()
         finally:
             self._tell()
+            self._down.forget()
         assert self._down.response is not None
         return self._down.response
 
